@@ -1,0 +1,1 @@
+"""lora_pipeline: from photos to a verified, registered LoRA version."""

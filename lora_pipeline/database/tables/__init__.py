@@ -1,0 +1,45 @@
+"""Every table of the project, by subject. Importing this module is what makes the metadata complete."""
+
+from lora_pipeline.database.tables.base import Base, UtcDateTime
+from lora_pipeline.database.tables.bookkeeping import AuditEntry, Control, OutboxEvent, WebhookDelivery
+from lora_pipeline.database.tables.image_sets import Image, ImageSet, ImageSetMember
+from lora_pipeline.database.tables.people import SelfieUpload, User, UserModel
+from lora_pipeline.database.tables.trainings import TrainingRun
+from lora_pipeline.database.tables.versions import (
+    Activation,
+    Artifact,
+    ArtifactLocation,
+    LoraWeights,
+    MergeJournal,
+    MergePlan,
+    ModelVersion,
+    ReviewItem,
+    VersionAlias,
+    VersionRedirect,
+)
+
+__all__ = [
+    "Activation",
+    "Artifact",
+    "ArtifactLocation",
+    "AuditEntry",
+    "Base",
+    "Control",
+    "Image",
+    "ImageSet",
+    "ImageSetMember",
+    "LoraWeights",
+    "MergeJournal",
+    "MergePlan",
+    "ModelVersion",
+    "OutboxEvent",
+    "ReviewItem",
+    "SelfieUpload",
+    "TrainingRun",
+    "User",
+    "UserModel",
+    "UtcDateTime",
+    "VersionAlias",
+    "VersionRedirect",
+    "WebhookDelivery",
+]
