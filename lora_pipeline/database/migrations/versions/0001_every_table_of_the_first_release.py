@@ -122,13 +122,6 @@ def upgrade() -> None:
         sa.Column("active_model_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["active_model_id"],
-            ["user_models.id"],
-            name=op.f("fk_users_active_model_id_user_models"),
-            ondelete="SET NULL",
-            use_alter=True,
-        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
     )
     with op.batch_alter_table("users", schema=None) as batch_op:
@@ -651,8 +644,21 @@ def upgrade() -> None:
     with op.batch_alter_table("version_redirects", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_version_redirects_version_id"), ["version_id"], unique=False)
 
+    # users and user_models point at each other: the second half of the circle is closed last.
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.create_foreign_key(
+            "fk_users_active_model_id_user_models",
+            "user_models",
+            ["active_model_id"],
+            ["id"],
+            ondelete="SET NULL",
+        )
+
 
 def downgrade() -> None:
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.drop_constraint("fk_users_active_model_id_user_models", type_="foreignkey")
+
     with op.batch_alter_table("version_redirects", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_version_redirects_version_id"))
 
