@@ -1,0 +1,192 @@
+"""What every provider of trainings must do, and the one classification of what can go wrong.
+
+Records here are plain facts read off the wire; what they mean for a training run is decided by
+`trainings.lifecycle`. An error's class says what may be done next, so no caller looks at status codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, BinaryIO, Protocol
+
+
+class JobState(StrEnum):
+    """A provider's job in words that fit every provider."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+    """A status word that this program does not know: poll again, decide nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training as the provider describes it now."""
+
+    id: str
+    state: JobState
+    provider_status: str
+    """The provider's own word, verbatim."""
+    input_reference: str | None = None
+    """The dataset address that was sent (for Replicate `input.input_images`): it carries our token.
+    May be a presigned URL: never log or store it."""
+    trainer_version: str | None = None
+    """The trainer's version that really ran; never the trained model's."""
+    output_version: str | None = None
+    """The trained version, verbatim as the provider spelled it."""
+    output_weights: str | None = None
+    error: str | None = None
+    logs: str | None = None
+    """None where the answer carried no logs (lists never do)."""
+    predict_seconds: float | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class TrainingPage:
+    """One page of the account's trainings, newest first."""
+
+    jobs: tuple[TrainingJob, ...]
+    malformed: tuple[str, ...] = ()
+    """What was wrong with items that could not be read; they cost nobody else their place."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """Everything one creation request says."""
+
+    trainer: str
+    """`owner/name:64hex`."""
+    destination: str
+    """`owner/name` of the model that receives the version."""
+    input: Mapping[str, Any] = field(repr=False)
+    """The trainer's parameters and the dataset address (a bearer secret: kept out of repr)."""
+    webhook: str | None = None
+
+
+@dataclass(frozen=True)
+class ProviderVersion:
+    """A version of a model in the provider's list."""
+
+    id: str
+    """64 lower-case hex digits."""
+    created_at: datetime | None
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """A file kept by the provider for a day."""
+
+    id: str
+    url: str = field(repr=False)
+
+
+class ProviderError(Exception):
+    """Something went wrong at a provider; the subclass says what may be done next."""
+
+
+class ProviderUnavailable(ProviderError):
+    """Transient: the request changed nothing (a read, or refused before it was understood); try again."""
+
+
+class Throttled(ProviderUnavailable):
+    """429: surely nothing was created. Send again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnknownOutcome(ProviderError):
+    """The request may or may not have had its effect, and may bill: reconcile, never send it again blindly."""
+
+
+class Unauthenticated(ProviderError):
+    """401: the token is wrong; nothing will work until it is replaced."""
+
+
+class InsufficientCredit(ProviderError):
+    """402: the account is out of credit; nothing will start until it is paid for."""
+
+
+class Refused(ProviderError):
+    """Permanent: the provider understood and said no (422, 403, 413 …)."""
+
+
+class NotFound(ProviderError):
+    """404: no such training, model, version or file, or it is not ours."""
+
+
+class DestinationMissing(NotFound):
+    """404 at creation: the destination model does not exist yet; nothing was created."""
+
+
+class NameBurned(Refused):
+    """The destination's name is taken (409) but the model cannot be read (404): it never can be ours."""
+
+
+class TrainingProvider(Protocol):
+    """One provider of trainings. Every method is one conversation over HTTP and raises ProviderError."""
+
+    @property
+    def name(self) -> str:
+        """`replicate` or `runpod`, as stored in `training_runs.provider`."""
+        ...
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator answers. Asked of the server once, then remembered."""
+        ...
+
+    def owner(self) -> str:
+        """The account's name: the owner of destinations where no setting names another."""
+        ...
+
+    def input_schema(self, trainer: str) -> dict[str, Any]:
+        """The trainer's input as a JSON schema object (`properties`, `required`), cached per version."""
+        ...
+
+    def ensure_destination(self, destination: str, *, description: str) -> None:
+        """Create the private destination model unless it exists. NameBurned where it never can be ours."""
+        ...
+
+    def upload_file(self, name: str, content: BinaryIO) -> UploadedFile:
+        """Hand a dataset to the provider (at most 100 MB at Replicate); unknown outcomes only cost storage."""
+        ...
+
+    def create_training(self, request: TrainingRequest) -> TrainingJob:
+        """Start a paid training: sent exactly once, never retried here."""
+        ...
+
+    def get_training(self, job_id: str) -> TrainingJob:
+        """One training with its logs."""
+        ...
+
+    def list_trainings(self) -> Iterator[TrainingPage]:
+        """The account's trainings, newest first, one request a page, fetched as the iterator advances."""
+        ...
+
+    def cancel_training(self, job_id: str) -> TrainingJob:
+        """Ask for a cancel. It still bills until a terminal state is observed."""
+        ...
+
+    def list_versions(self, model: str) -> Iterator[ProviderVersion]:
+        """Versions of `owner/name`, newest first, over all pages."""
+        ...
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete an uploaded dataset; one that is already gone is fine."""
+        ...
+
+    def download(self, url: str) -> Iterable[bytes]:
+        """Stream an output file. The token goes only to the provider's own API host."""
+        ...

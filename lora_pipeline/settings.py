@@ -1,0 +1,162 @@
+"""Every setting, typed, from the environment, with its meaning. Nothing else reads the environment.
+
+The providers' and databases' own names stand as they are known (`DATABASE_URL`, `REPLICATE_API_TOKEN`,
+`REPLICATE_BASE_URL`, `AWS_…`); ours begin with `LORA_`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPLICATE_API = "https://api.replicate.com"
+# ostris/flux-dev-lora-trainer as of 2024-12: the version that the documented parameters were read from.
+FLUX_TRAINER = "ostris/flux-dev-lora-trainer:e440909d3512c31646ee2e0c7d6f6f4923224863a6a10c494606e79fb5844497"
+
+
+def _seconds(value: object) -> object:
+    return timedelta(seconds=float(value)) if isinstance(value, str | int | float) else value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+"""A duration, written in the environment as a number of seconds."""
+
+
+class SettingsError(Exception):
+    """A setting is missing or makes no sense; the message says which, and what to do."""
+
+
+class RunningStack(BaseModel):
+    """Where the stack that `lora-pipeline up` started can be reached, as it wrote into its home."""
+
+    pid: int
+    dagster_url: str
+    api_url: str
+    simulator_url: str | None = None
+
+
+def _env(name: str) -> AliasChoices:
+    return AliasChoices(name, name.lower())
+
+
+class Settings(BaseSettings):
+    """All settings. `Settings()` reads the environment; tests pass values by their field names."""
+
+    model_config = SettingsConfigDict(env_prefix="LORA_", extra="ignore", populate_by_name=True)
+
+    home: Path = Field(default=Path(".lora"))
+    """The embedded database, objects, inbox and Dagster's storage live here."""
+
+    database_url: str | None = Field(default=None, validation_alias=_env("DATABASE_URL"))
+    """`postgresql://…` or `sqlite:///…`; a SQLite file in the home where unset."""
+
+    object_store: str | None = None
+    """`s3://bucket/prefix` or a folder; `objects/` in the home where unset. `AWS_…` settings apply to S3."""
+
+    inbox: str | None = None
+    """Where new photographs arrive, one folder a model: a folder or `s3://bucket/prefix`.
+    `inbox/` in the home where unset."""
+
+    replicate_api_token: SecretStr | None = Field(default=None, validation_alias=_env("REPLICATE_API_TOKEN"))
+    replicate_base_url: str = Field(default=REPLICATE_API, validation_alias=_env("REPLICATE_BASE_URL"))
+    replicate_owner: str | None = None
+    """The Replicate account or organisation that owns the destination models; the token's own if unset."""
+
+    trainer: str = FLUX_TRAINER
+    """The pinned trainer, `owner/name:64hex`."""
+
+    auto_submit: bool = False
+    """Let sensors start paid trainings. The simulator needs no permission."""
+    daily_training_cap: int = Field(default=50, ge=0)
+    """At most this many trainings are started in a day (UTC); more are held until tomorrow."""
+    daily_cost_cap: float = Field(default=200.0, ge=0)
+    """At most this many estimated US dollars are started in a day (UTC)."""
+    auto_resubmit_after: Seconds | None = None
+    """Opt in: send an unknown submission again after this long. Unset, a person decides: no provider
+    promises how late a request may still land, so sending again can pay twice."""
+
+    reconcile_grace: Seconds = timedelta(minutes=15)
+    """How long a submission of unknown outcome is looked for before it is held for a person."""
+    lease: Seconds = timedelta(minutes=5)
+    """How long a batch keeps its rows to itself; a killed batch is taken up again after this."""
+    poll_interval: Seconds = timedelta(seconds=120)
+    """Between two ticks of the training status sensor."""
+    tick_budget: Seconds = timedelta(seconds=40)
+    """A tick stops by itself after this: Dagster cuts an evaluation at 60 s and it would overlap the next."""
+    provider_timeout: Seconds = timedelta(seconds=10)
+    """One request to a provider, at most."""
+
+    image_profile: Literal["flux", "demo"] = "flux"
+    """Which thresholds the image checks use."""
+    ready_images: int = Field(default=10, ge=5)
+    """A set with this many usable images becomes ready by itself once it has been quiet."""
+    ready_quiet: Seconds = timedelta(minutes=10)
+    """How long no image may have arrived before a set becomes ready by itself."""
+
+    weights_cap_bytes: int = 2_000_000_000
+    """A weights archive or file above this is refused (a rank-16 Flux LoRA is about 170 MB)."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = 8010
+    public_url: str | None = None
+    """How browsers reach the HTTP server, for the links in Dagster's metadata."""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("replicate_base_url")
+    @classmethod
+    def _base_url_without_v1(cls, url: str) -> str:
+        # The official client adds /v1 itself; a base that ends in it asks for /v1/v1.
+        return url.rstrip("/").removesuffix("/v1")
+
+    @cached_property
+    def running_stack(self) -> RunningStack | None:
+        """The stack started on this home, as far as its file says (it may have died since)."""
+        try:
+            return RunningStack.model_validate(json.loads((self.home / "stack.json").read_text()))
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'lora.sqlite3'}"
+
+    @property
+    def resolved_object_store(self) -> str:
+        return self.object_store or str(self.home / "objects")
+
+    @property
+    def resolved_inbox(self) -> str:
+        return self.inbox or str(self.home / "inbox")
+
+    @property
+    def resolved_public_url(self) -> str:
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        if self.running_stack:
+            return self.running_stack.api_url
+        return f"http://{self.api_host}:{self.api_port}"
+
+    def replicate_connection(self) -> tuple[str, str]:
+        """(base URL, token) of Replicate, or of the running stack's simulator where no token is set.
+
+        Raises SettingsError where neither is there.
+        """
+        if self.replicate_api_token and self.replicate_api_token.get_secret_value():
+            return self.replicate_base_url, self.replicate_api_token.get_secret_value()
+        if self.running_stack and self.running_stack.simulator_url:
+            return self.running_stack.simulator_url, "r8_simulated"
+        raise SettingsError(
+            "REPLICATE_API_TOKEN environment variable is not set. Create a token at "
+            "https://replicate.com/account/api-tokens and export it, or start the simulated provider "
+            "with: lora-pipeline up"
+        )
