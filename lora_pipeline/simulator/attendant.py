@@ -1,0 +1,116 @@
+"""The one background task: what a provider does by itself, at its time. Looking into ZIPs, sending webhooks.
+
+Only trainings that have started and wait for their ZIP, and those with a webhook, are ever looked at; all other state
+is computed when somebody asks. `catch_up` does everything that is due and returns when it is done: the control
+interface calls it, so that a test sees the consequences of moving the clock at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import tempfile
+from binascii import Error as BadBase64
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from lora_pipeline.simulator.training_zip import Seen, inspect, refused
+from lora_pipeline.simulator.trainings import Training
+
+if TYPE_CHECKING:
+    import httpx
+
+    from lora_pipeline.simulator.simulator import Simulator
+
+log = logging.getLogger(__name__)
+TICK_S = 0.1
+PARALLEL_DOWNLOADS = 4
+MEMORY_BYTES = 16 * 1024**2
+
+
+class Attendant:
+    """Looks after what is due; `run` for as long as the simulator is up."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._one_at_a_time = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Tick until cancelled; an error in one tick is logged and does not end the task."""
+        while True:
+            try:
+                await self.catch_up()
+            except Exception:
+                log.exception("the simulator's background task failed; it goes on")
+            await asyncio.sleep(TICK_S)
+
+    async def catch_up(self) -> None:
+        """Do everything that is due now."""
+        async with self._one_at_a_time:
+            while waiting := self._simulator.ledger.waiting_for_archive(self._simulator.clock.now()):
+                await self._look_into(waiting)
+
+    async def _look_into(self, trainings: list[Training]) -> None:
+        import httpx
+
+        places = asyncio.Semaphore(PARALLEL_DOWNLOADS)
+        async with httpx.AsyncClient(timeout=30.0, follow_redirects=True) as client:
+
+            async def one(training: Training) -> None:
+                async with places:
+                    seen = await self._open(client, training)
+                self._simulator.ledger.archive_seen(training.id, seen.images, seen.captions, seen.error)
+
+            await asyncio.gather(*(one(training) for training in trainings))
+
+    async def _open(self, client: httpx.AsyncClient, training: Training) -> Seen:
+        """Fetch a training's ZIP and inspect it; every failure is an answer."""
+        import httpx
+
+        address = str(training.input["input_images"])
+        minimum = self._simulator.settings.minimum_images
+        own = self._own_file(training, address)
+        try:
+            if own is not None:
+                with own:
+                    return await asyncio.to_thread(inspect, own, minimum)
+            with tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES) as spool:
+                error = await self._download(client, address, cast("BinaryIO", spool))
+                return (
+                    refused(error)
+                    if error
+                    else await asyncio.to_thread(inspect, cast("BinaryIO", spool), minimum)
+                )
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            # The address is a bearer secret: the error's type says enough.
+            return refused(f"Failed to download input_images: {type(error).__name__}")
+
+    def _own_file(self, training: Training, address: str) -> BinaryIO | None:
+        """The file uploaded to this simulator that the address names, if it does and it is still there."""
+        path = urlsplit(address).path
+        if not address.startswith(f"{training.base_url}/v1/files/"):
+            return None
+        identity = path.rpartition("/")[2]
+        found = self._simulator.shelf.find(identity, self._simulator.settings.file_lifetime_s)
+        return self._simulator.shelf.path(identity).open("rb") if found else None
+
+    async def _download(self, client: httpx.AsyncClient, address: str, into: BinaryIO) -> str | None:
+        """Bytes behind an http or data address, up to the cap; the error where there are none."""
+        cap = self._simulator.settings.archive_cap_bytes
+        if address.startswith("data:"):
+            try:
+                into.write(base64.b64decode(address.partition(",")[2], validate=True))
+            except BadBase64:
+                return "Failed to read input_images: not base64"
+            return None
+        async with client.stream("GET", address) as answer:
+            if answer.status_code != 200:
+                return f"Failed to download input_images: HTTP Error {answer.status_code}: {answer.reason_phrase}"
+            total = 0
+            async for chunk in answer.aiter_bytes(1 << 20):
+                total += len(chunk)
+                if total > cap:
+                    return f"Failed to download input_images: more than {cap} bytes"
+                into.write(chunk)
+        return None
