@@ -1,0 +1,86 @@
+"""Storing a training ZIP for a submission, under a key that proves whose it is and what it holds."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from lora_pipeline.archives.entries import TrainingZipEntry, TrainingZipError
+from lora_pipeline.archives.zip_format import zip_size, zip_stream
+from lora_pipeline.objects import ObjectExists, ObjectStore, ObjectStoreError
+
+HELD_ZIP_BYTES = 32 * 1024 * 1024
+"""A ZIP up to this size (some twenty photos, the usual set) is held in memory, so that each photo is read once."""
+
+
+@dataclass(frozen=True)
+class StoredZip:
+    """A training ZIP in the store. ``address`` is lasting; what a provider gets is a presigned URL of ``key``."""
+
+    key: str
+    address: str
+    sha256: str
+    size: int
+    names: tuple[str, ...]
+    created: bool
+    """False where the very same ZIP was there already, from an attempt that was cut short."""
+
+
+def submission_prefix(token: str) -> str:
+    """The folder of everything stored for one submission: what is deleted once its training has ended."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", token):
+        raise ValueError(f"The submission's token is {token!r}. It has to be letters, digits, '_' or '-'")
+    return f"submissions/{token}"
+
+
+def submission_zip_key(token: str, digest: str) -> str:
+    """The key of the submission's ZIP with this SHA-256: the token is matched in the URL that a provider echoes."""
+    return f"{submission_prefix(token)}/{digest}.zip"
+
+
+def store_training_zip(store: ObjectStore, token: str, entries: Iterable[TrainingZipEntry]) -> StoredZip:
+    """Write the ZIP of ``entries`` to the store, create-only, in flat memory whatever its size.
+
+    The hash is part of the key and so comes first: a ZIP too large to hold is made twice, once to be hashed and once
+    to be sent, and must come out the same. One that is already there is a success.
+    Raises TrainingZipError, whatever went wrong.
+    """
+    entries = list(entries)
+    size = zip_size(entries)
+    digest, pieces = _hashed(entries, size)
+    key = submission_zip_key(token, digest)
+    try:
+        created = _create(store, key, pieces, size)
+    except ObjectStoreError as error:
+        raise TrainingZipError(
+            f"it cannot be stored at {error.address}: {error.cause}", error.remedy
+        ) from error
+    names = tuple(sorted(entry.name for entry in entries))
+    return StoredZip(key, store.address(key), digest, size, names, created)
+
+
+def _hashed(entries: list[TrainingZipEntry], size: int) -> tuple[str, Iterable[bytes]]:
+    digest = sha256()
+    if size <= HELD_ZIP_BYTES:
+        held = list(zip_stream(entries))
+        for piece in held:
+            digest.update(piece)
+        return digest.hexdigest(), held
+    measured: list[TrainingZipEntry] = []
+    for piece in zip_stream(entries, measured):
+        digest.update(piece)
+    return digest.hexdigest(), zip_stream(measured)
+
+
+def _create(store: ObjectStore, key: str, pieces: Iterable[bytes], size: int) -> bool:
+    try:
+        store.put_stream(key, pieces, create_only=True, content_type="application/zip")
+    except ObjectExists:
+        found = store.head(key).size
+        if found != size:
+            raise TrainingZipError(
+                f"{store.address(key)} has {found:,} bytes, not the {size:,} that its name promises",
+                "Something else wrote it: delete that object",
+            ) from None
+        return False
+    return True
