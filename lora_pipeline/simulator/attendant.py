@@ -12,6 +12,7 @@ import base64
 import logging
 import tempfile
 from binascii import Error as BadBase64
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -34,20 +35,25 @@ class Attendant:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
-        self._one_at_a_time = asyncio.Lock()
+        self._postman = simulator.postman
+        self._zips_at_a_time = asyncio.Lock()
+        self._posts_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
-        """Tick until cancelled; an error in one tick is logged and does not end the task."""
-        while True:
-            try:
-                await self.catch_up()
-            except Exception:
-                log.exception("the simulator's background task failed; it goes on")
-            await asyncio.sleep(TICK_S)
+        """Tick until cancelled. A receiver that does not answer must not keep ZIPs waiting: two loops."""
+        await asyncio.gather(_for_ever(self._open_zips), _for_ever(self._post))
 
     async def catch_up(self) -> None:
-        """Do everything that is due now."""
-        async with self._one_at_a_time:
+        """Do everything that is due now: ZIPs first, for they decide what there is to tell."""
+        await self._open_zips()
+        await self._post()
+
+    async def _post(self) -> None:
+        async with self._posts_at_a_time:
+            await self._postman.catch_up()
+
+    async def _open_zips(self) -> None:
+        async with self._zips_at_a_time:
             while waiting := self._simulator.ledger.waiting_for_archive(self._simulator.clock.now()):
                 await self._look_into(waiting)
 
@@ -114,3 +120,13 @@ class Attendant:
                     return f"Failed to download input_images: more than {cap} bytes"
                 into.write(chunk)
         return None
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Again and again; an error in one round is logged and does not end the task."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("the simulator's background task failed; it goes on")
+        await asyncio.sleep(TICK_S)

@@ -56,9 +56,10 @@ class Catalog:
         self._sql = state.sql
         self._state = state
         self._clock = clock
-        self._add_trainers()
+        self.add_trainers()
 
-    def _add_trainers(self) -> None:
+    def add_trainers(self) -> None:
+        """Put the trainers and their versions where they are missing."""
         with self._state.transaction() as sql:
             for trainer, hashes in TRAINER_VERSIONS.items():
                 owner, name = trainer.split("/")
@@ -143,6 +144,14 @@ class Catalog:
             (model, text, self._clock.now().life),
         ).fetchone()
         return _version(row) if row else None
+
+    def model_of(self, text: str) -> str | None:
+        """The model that a version's hash belongs to."""
+        row = self._sql.execute(
+            "SELECT model FROM versions WHERE hash = ? AND (gone_life IS NULL OR gone_life > ?)",
+            (text, self._clock.now().life),
+        ).fetchone()
+        return str(row["model"]) if row else None
 
     def version_is_gone(self, training_id: str) -> bool:
         """Whether the version that a training made has been deleted, and its files with it."""

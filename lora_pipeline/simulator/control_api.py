@@ -95,6 +95,11 @@ def observing_router(simulator: Simulator) -> APIRouter:
     async def requests() -> Response:
         return JSONResponse({"total": simulator.requests.total(), "by_operation": dict(simulator.requests)})
 
+    @router.get("/webhooks")
+    async def webhooks(limit: int = 1000) -> Response:
+        postman = simulator.postman
+        return JSONResponse({"waiting": postman.waiting_count(), "deliveries": postman.deliveries(limit)})
+
     @router.post("/requests/reset")
     async def reset() -> Response:
         simulator.requests.clear()
@@ -106,6 +111,11 @@ def observing_router(simulator: Simulator) -> APIRouter:
 def levers_router(simulator: Simulator) -> APIRouter:
     """Settings, the clock, and things put into the provider without a request each."""
     router = APIRouter()
+
+    @router.post("/reset")
+    async def reset() -> Response:
+        simulator.reset()
+        return JSONResponse({"reset": True})
 
     @router.post("/settings")
     async def settings(changes: dict[str, Any]) -> Response:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,33 +26,12 @@ HANG_S = 3600.0
 LABEL = [(SIMULATED_HEADER.lower().encode(), b"true")]
 
 
-class RateLimit:
-    """A sliding window of one minute of real time."""
-
-    def __init__(self) -> None:
-        self._hits: deque[float] = deque()
-
-    def hit(self, per_minute: int | None) -> tuple[int | None, int]:
-        """Count a request: (requests left, None where one too many; seconds until the window frees one)."""
-        if per_minute is None:
-            return 3000, 0
-        now = time.monotonic()
-        while self._hits and self._hits[0] <= now - 60:
-            self._hits.popleft()
-        reset = math.ceil(self._hits[0] + 60 - now) if self._hits else 60
-        if len(self._hits) >= per_minute:
-            return None, max(reset, 1)
-        self._hits.append(now)
-        return per_minute - len(self._hits), reset
-
-
 class Front:
     """ASGI middleware around the simulator's application."""
 
     def __init__(self, app: ASGIApp, simulator: Simulator) -> None:
         self._app = app
         self._simulator = simulator
-        self._limits = {True: RateLimit(), False: RateLimit()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -95,7 +71,7 @@ class Front:
             return problems.unauthenticated()
         creating = operation in CREATIONS
         per_minute = settings.create_per_minute if creating else settings.others_per_minute
-        left, reset = self._limits[creating].hit(per_minute)
+        left, reset = self._simulator.limits[creating].hit(per_minute)
         headers.append((b"ratelimit-remaining", str(left or 0).encode()))
         headers.append((b"ratelimit-reset", str(reset).encode()))
         if left is None:

@@ -15,16 +15,15 @@ from typing import Any
 from lora_pipeline.simulator.clock import Instant, SimulatedClock
 from lora_pipeline.simulator.settings import SimulatorSettings
 from lora_pipeline.simulator.state import State
-from lora_pipeline.simulator.trainings import NEVER, Quirks, Training, new_id, plan
+from lora_pipeline.simulator.trainings import NEVER, Quirks, Training, new_id, new_weights_key, plan
 
 PAGE_LENGTH = 100
-BASE62 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 INSERT = """
-INSERT INTO trainings (id, trainer, trainer_version, destination, input, base_url, webhook, webhook_events,
+INSERT INTO trainings (id, trainer, trainer_version, destination, input, base_url, webhook, webhook_events, webhook_open,
     created_shown, created_life, starts_life, ends_life, setup_s, upload_s, steps, outcome, error, archive,
     version_hash, weights_key, quirks)
-VALUES (:id, :trainer, :trainer_version, :destination, :input, :base_url, :webhook, :webhook_events,
+VALUES (:id, :trainer, :trainer_version, :destination, :input, :base_url, :webhook, :webhook_events, :webhook IS NOT NULL,
     :created_shown, :created_life, :starts_life, :ends_life, :setup_s, :upload_s, :steps, :outcome, :error, :archive,
     :version_hash, :weights_key, :quirks)
 """
@@ -95,7 +94,7 @@ class Ledger:
             "error": quirks.error,
             "archive": "pending" if fetching else "skipped",
             "version_hash": secrets.token_hex(32),
-            "weights_key": "".join(secrets.choice(BASE62) for _ in range(46)),
+            "weights_key": new_weights_key(),
             "quirks": quirks.as_json(),
         }
 

@@ -18,7 +18,7 @@ from lora_pipeline.simulator import problems, wire
 from lora_pipeline.simulator.ledger import PAGE_LENGTH, Order
 from lora_pipeline.simulator.simulator import Simulator
 from lora_pipeline.simulator.trainers import INPUTS, InvalidField, invalid_fields
-from lora_pipeline.simulator.trainings import Quirks, Training
+from lora_pipeline.simulator.trainings import Quirks, Training, new_id
 
 EVENTS = ("start", "output", "logs", "completed")
 HARDWARE = (
@@ -132,9 +132,39 @@ def trainings_router(simulator: Simulator) -> APIRouter:
 
     @router.get("/v1/predictions/{identity}")
     async def prediction(identity: str) -> Response:
-        return JSONResponse(wire.prediction_json(shown(known(identity), with_logs=True)))
+        made = simulator.predictions.get(identity)
+        return JSONResponse(made or wire.prediction_json(shown(known(identity), with_logs=True)))
 
     return router
+
+
+def predictions_router(simulator: Simulator) -> APIRouter:
+    """Making a picture with a version, as far as it shows which spellings of a version are taken: none is made."""
+    router = APIRouter()
+
+    @router.post("/v1/predictions")
+    async def create(request: Request) -> Response:
+        body = await json_body(request)
+        model = predicted_model(simulator, str(body.get("version", "")))
+        if not isinstance(body.get("input"), dict):
+            raise problems.invalid_input([InvalidField("required", "(root)", "input is required")])
+        made = wire.picture_json(new_id(), model, body, base_url(request), simulator.clock.now())
+        simulator.predictions[made["id"]] = made | {"status": "succeeded", "output": []}
+        return JSONResponse(made, status_code=201)
+
+    return router
+
+
+def predicted_model(simulator: Simulator, version: str) -> str:
+    """The model that a version names: a bare hash or `owner/name:hash`. `model:hash` is refused, as are trainers."""
+    simulator.ledger.settle()
+    model, _, text = version.rpartition(":")
+    if model and "/" not in model:
+        raise problems.invalid_version(simulator.settings.model_hash_status)
+    found = simulator.catalog.model_of(text)
+    if found is None or (model and model != found):
+        raise problems.invalid_version()
+    return found
 
 
 def checked_order(simulator: Simulator, trainer: str, version: str, body: dict[str, Any], base: str) -> Order:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from lora_pipeline.simulator import problems
 from lora_pipeline.simulator.control_api import control_router
 from lora_pipeline.simulator.front import Front, Transports
-from lora_pipeline.simulator.replicate_api import account_router, trainings_router
+from lora_pipeline.simulator.replicate_api import account_router, predictions_router, trainings_router
 from lora_pipeline.simulator.replicate_files import delivery_router, files_router
 from lora_pipeline.simulator.replicate_models import models_router, versions_router
 from lora_pipeline.simulator.settings import SimulatorSettings
@@ -43,6 +43,7 @@ def create_app(settings: SimulatorSettings) -> FastAPI:
     app.state.simulator = simulator
     for router in (
         trainings_router(simulator),
+        predictions_router(simulator),
         account_router(simulator),
         models_router(simulator),
         versions_router(simulator),

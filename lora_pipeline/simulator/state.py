@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS trainings (
     base_url TEXT NOT NULL,
     webhook TEXT,
     webhook_events TEXT NOT NULL DEFAULT '',
+    webhook_open INTEGER NOT NULL DEFAULT 0,
+    start_sent INTEGER NOT NULL DEFAULT 0,
     created_shown REAL NOT NULL,
     created_life REAL NOT NULL,
     starts_life REAL NOT NULL,
@@ -44,7 +46,7 @@ CREATE TABLE IF NOT EXISTS trainings (
 );
 CREATE INDEX IF NOT EXISTS trainings_due ON trainings (ends_life) WHERE settled = 0;
 CREATE INDEX IF NOT EXISTS trainings_waiting ON trainings (starts_life) WHERE settled = 0 AND archive = 'pending';
-CREATE INDEX IF NOT EXISTS trainings_with_webhook ON trainings (seq) WHERE webhook IS NOT NULL;
+CREATE INDEX IF NOT EXISTS trainings_with_events ON trainings (seq) WHERE webhook_open = 1;
 CREATE TABLE IF NOT EXISTS models (
     owner TEXT NOT NULL, name TEXT NOT NULL, visibility TEXT NOT NULL, hardware TEXT NOT NULL,
     details TEXT NOT NULL DEFAULT '{}', created_shown REAL NOT NULL, burned INTEGER NOT NULL DEFAULT 0,
@@ -56,6 +58,7 @@ CREATE TABLE IF NOT EXISTS versions (
     gone_life REAL, training_id TEXT, UNIQUE (model, hash)
 );
 CREATE INDEX IF NOT EXISTS versions_of_model ON versions (model, seq);
+CREATE INDEX IF NOT EXISTS versions_by_hash ON versions (hash);
 CREATE INDEX IF NOT EXISTS versions_of_training ON versions (training_id) WHERE training_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS files (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -65,10 +68,12 @@ CREATE TABLE IF NOT EXISTS files (
 CREATE TABLE IF NOT EXISTS faults (
     id INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL, remaining INTEGER NOT NULL, details TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS webhook_progress (
-    training_id TEXT PRIMARY KEY, started INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
-    completed INTEGER NOT NULL DEFAULT 0
+CREATE TABLE IF NOT EXISTS outgoing (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, webhook_id TEXT NOT NULL, training_id TEXT NOT NULL, event TEXT NOT NULL,
+    url TEXT NOT NULL, body TEXT NOT NULL, next_at REAL NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
+    age_s REAL NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (next_at);
 CREATE TABLE IF NOT EXISTS deliveries (
     id INTEGER PRIMARY KEY AUTOINCREMENT, webhook_id TEXT NOT NULL, training_id TEXT NOT NULL, event TEXT NOT NULL,
     attempt INTEGER NOT NULL, sent_at REAL NOT NULL, outcome TEXT NOT NULL
@@ -103,6 +108,14 @@ class State:
             self.sql.execute("ROLLBACK")
             raise
         self.sql.execute("COMMIT")
+
+    def clear(self) -> None:
+        """Remove every row but the clock's and the remembered facts, and every uploaded file."""
+        with self.transaction() as sql:
+            for table in ("trainings", "models", "versions", "files", "faults", "outgoing", "deliveries"):
+                sql.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
+        for path in self.files.iterdir():
+            path.unlink()
 
     def fact(self, name: str, default: str) -> str:
         """A remembered value, set to the default at the first call: secrets and the clock's offset live here."""

@@ -10,12 +10,14 @@ import hashlib
 import json
 import secrets
 import sqlite3
+import string
 from dataclasses import dataclass, field
 from typing import Any
 
 from lora_pipeline.simulator.settings import SimulatorSettings
 
 ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+KEY_LETTERS = string.ascii_letters + string.digits
 NEVER = 1e15
 """A life second that no clock reaches."""
 
@@ -98,6 +100,7 @@ class Training:
             tuple(values["webhook_events"].split(",")) if values["webhook_events"] else ()
         )
         values["settled"] = bool(values["settled"])
+        del values["webhook_open"], values["start_sent"]
         values["quirks"] = Quirks(**json.loads(values["quirks"]))
         return cls(**values)
 
@@ -162,4 +165,9 @@ def plan(settings: SimulatorSettings, identity: str, inputs: dict[str, Any], lif
 
 def new_id() -> str:
     """26 letters and digits, as the provider's ids look."""
-    return "".join(secrets.choice(ID_LETTERS) for _ in range(26))
+    return "".join(ID_LETTERS[byte % 32] for byte in secrets.token_bytes(26))
+
+
+def new_weights_key() -> str:
+    """The opaque part of a weights URL."""
+    return "".join(KEY_LETTERS[byte % 62] for byte in secrets.token_bytes(46))

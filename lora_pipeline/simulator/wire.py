@@ -106,6 +106,26 @@ def prediction_json(training: dict[str, Any]) -> dict[str, Any]:
     return seen
 
 
+def picture_json(
+    identity: str, model: str, body: dict[str, Any], base_url: str, now: Instant
+) -> dict[str, Any]:
+    """The answer to a prediction's creation."""
+    base = f"{base_url}/v1/predictions/{identity}"
+    return {
+        "id": identity,
+        "model": model,
+        "version": str(body["version"]).rpartition(":")[2],
+        "input": body["input"],
+        "logs": "[SIMULATED] no picture is made\n",
+        "output": None,
+        "error": None,
+        "status": "starting",
+        "created_at": stamp(now.shown, digits=9),
+        "data_removed": False,
+        "urls": {"get": base, "cancel": f"{base}/cancel", "web": f"{base_url}/p/{identity}"},
+    }
+
+
 def version_json(version: Version) -> dict[str, Any]:
     """A version with its schema: the training inputs for a trainer, the inputs of picture making for a LoRA."""
     schema = openapi_schema(version.model) if version.model in INPUTS else lora_openapi_schema()
