@@ -15,7 +15,7 @@ AWS_US_GOV = "s3/aws-us-gov"
 AWS_NAMESPACES = frozenset([AWS, AWS_CN, AWS_US_GOV])
 
 _REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}"
-# Read from the right: `bucket` takes as much as it can, so that what remains is the shortest endpoint, and a
+# The endpoint is what the host ends in, and no endpoint ends in another one: there is one reading, in which a
 # bucket called `s3` or `my.s3.bucket` keeps its name. The endpoint must start a label: `xs3` is not S3.
 _ENDPOINT = re.compile(
     r"(?:(?P<bucket>.+)\.)?"

@@ -71,20 +71,22 @@ def parse_object_url(url: str, rules: ObjectUrlRules | None = None) -> ObjectAdd
 
 
 def object_uri(ref: ObjectRef, rules: ObjectUrlRules | None = None) -> str:
-    """The `s3://` or `gs://` address of `ref`; under the same rules it parses back to `ref`.
+    """The `s3://` or `gs://` address of `ref`; under the same rules it is read back as `ref`.
 
-    Raises IdentityError where this installation has no such address for the namespace.
+    Raises IdentityError where there is no such address: another namespace, a key with control characters, a
+    folder that the rules call renamed.
     """
-    s3_namespace = (rules or ObjectUrlRules()).s3_namespace
-    if ref.namespace == s3_namespace:
-        return f"s3://{ref.bucket}/{ref.key}"
-    if ref.namespace == GCS:
-        return f"gs://{ref.bucket}/{ref.key}"
+    rules = rules or ObjectUrlRules()
+    scheme = {GCS: "gs", rules.s3_namespace: "s3"}.get(ref.namespace)
+    uri = f"{scheme}://{ref.bucket}/{ref.key}"
+    found = parse_object_url(uri, rules) if scheme else None
+    if isinstance(found, ObjectAddress) and found.ref == ref:
+        return uri
     raise refusal(
         "addressable object",
-        f"{ref.namespace} {ref.bucket}/{ref.key}",
+        f"{ref.bucket}/{ref.key}",
         f"an object of {ref.namespace}",
-        f"one of {s3_namespace} or {GCS}",
+        f"one of {rules.s3_namespace} or {GCS} whose address leads back to it",
         "Keep the address it came with.",
     )
 

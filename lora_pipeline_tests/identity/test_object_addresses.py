@@ -248,6 +248,8 @@ def test_a_stored_null_is_refused_as_an_identity_error() -> None:
         (f"https://{R2_ACCOUNT}.mars.r2.cloudflarestorage.com/b/a", "jurisdiction"),
         ("https://replicate.delivery/xezq/nAhW/trained_model.tar", "archive"),
         ("https://lora-files.s3.amazonaws.com:8443/a", "port"),
+        ("https://storage.googleapis.com:8443/b/a", "port"),
+        (f"http://{R2_ACCOUNT}.r2.cloudflarestorage.com:9000/b/a", "port"),
     ],
 )
 def test_what_only_configuration_could_resolve_stays_unresolved(url: str, reason: str) -> None:
@@ -271,6 +273,12 @@ def test_an_object_elsewhere_has_no_s3_address() -> None:
     assert object_uri(ObjectRef("gs", "b", "k")) == "gs://b/k"
     with pytest.raises(IdentityError, match="aws-cn"):
         object_uri(ObjectRef("s3/aws-cn", "b", "k"))
+
+
+@pytest.mark.parametrize(("bucket", "key"), [("b", "a\n"), ("b", ""), ("b/c", "k"), ("ap-s3alias", "k")])
+def test_no_address_is_given_that_would_not_lead_back(bucket: str, key: str) -> None:
+    with pytest.raises(IdentityError):
+        object_uri(ObjectRef("s3/aws", bucket, key))
 
 
 def test_two_unicode_forms_and_two_cases_are_different_objects() -> None:

@@ -174,6 +174,8 @@ def test_a_signature_never_comes_back_out(
         "https://user:hunter2/x@lora-files.s3.amazonaws.com/a",
         "https://user:hunter2?@lora-files.s3.amazonaws.com/a",
         "s3://user:hunter2@lora-files/a",
+        "https://lora-files.s3.amazonaws.com/%FF%3Fkey%3Dhunter2",
+        "https://lora-files.s3.amazonaws.com/%FF%25253fkey=hunter2",
         "https://lora-files.s3.amazonaws.com/%FF?token=hunter2",
         "https://lora-files.s3.amazonaws.com/%FF#access_token=hunter2",
     ],
