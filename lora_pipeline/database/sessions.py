@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import CursorResult, Delete, Engine, Update, create_engine, event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, sessionmaker
@@ -67,6 +67,13 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def changed_rows(session: Session, statement: Update | Delete) -> int:
+    """Run a guarded UPDATE or DELETE and say how many rows it hit: 0 means that the guard said no."""
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)
 
 
 def _engine(url: URL) -> Engine:

@@ -1,0 +1,1 @@
+"""Trainings: parameters, lifecycle, submission, following and finalisation."""

@@ -1,0 +1,1 @@
+"""Versions: the registry, what is served and was served, and the weights as evidence."""

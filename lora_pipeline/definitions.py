@@ -1,0 +1,35 @@
+"""Where Dagster enters: the definitions, assembled by `build_defs`, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from lora_pipeline.defs.assets import ASSETS
+from lora_pipeline.defs.jobs import JOBS
+from lora_pipeline.defs.resources import Pipeline
+from lora_pipeline.defs.sensors import build_sensors
+from lora_pipeline.settings import Settings
+
+
+def build_defs(
+    resources: Mapping[str, Any] | None = None, settings: Settings | None = None
+) -> dg.Definitions:
+    """Every definition of the project, for production, tests and the command line alike.
+
+    `resources` replaces resources by name (`pipeline`); `settings` gives the sensors' intervals and is read
+    from the environment where it is not given.
+    """
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=JOBS,
+        sensors=build_sensors(settings or Settings()),
+        resources={"pipeline": Pipeline(), **(resources or {})},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_defs()

@@ -1,0 +1,1 @@
+"""Dagster only: assets, sensors, jobs, schedules and resources. Each body calls one operation; no rule lives here."""

@@ -1,0 +1,260 @@
+"""Finalisation: from the provider's success to a verified, archived, registered and served version.
+
+Every step can be repeated: the archive's key is made of the file's hash, the version hangs on its run, and
+registering, activating and finishing are one transaction. The gate is here, not in an asset check: nothing
+that was not downloaded, verified and read back is ever served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.sessions import Database, changed_rows
+from lora_pipeline.database.tables import Artifact, ModelVersion, TrainingRun, UserModel
+from lora_pipeline.identity import IdentityError, VersionRef, parse_model, parse_version
+from lora_pipeline.objects.errors import ObjectExists
+from lora_pipeline.objects.store import ObjectStore
+from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, TrainingProvider
+from lora_pipeline.trainings.facts import training_facts
+from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.outbox import AssetEvent
+from lora_pipeline.trainings.transitions import move, owe_all
+from lora_pipeline.versions.activation import Activated, activate_trained
+from lora_pipeline.versions.refusal import Refusal, WeightsRefused
+from lora_pipeline.versions.registry import ArchivedWeights, register_version, version_facts
+from lora_pipeline.versions.weights import VerifiedWeights, read_weights
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+
+
+class Finalisation(StrEnum):
+    """How one attempt to finalise ended."""
+
+    FINALISED = "finalised"
+    INCOMPLETE = "incomplete"
+    """The provider has not said yet where the version or its weights are: asked again at the next tick."""
+    RETRY = "retry"
+    """Something passing went wrong; the next batch tries again."""
+    HELD = "held"
+    TAKEN = "taken"
+
+
+@dataclass(frozen=True)
+class FinalisationResult:
+    run_id: int
+    model_key: str
+    outcome: Finalisation
+    reason: str | None = None
+    version: int | None = None
+    activated: Activated | None = None
+
+
+@dataclass(frozen=True)
+class FinalisationRules:
+    """What the settings allow a finalisation."""
+
+    cap_bytes: int
+    lease: timedelta
+
+
+def finalise_training(
+    database: Database,
+    store: ObjectStore,
+    provider: TrainingProvider,
+    run_id: int,
+    rules: FinalisationRules,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    emit: bool = True,
+) -> FinalisationResult:
+    """Verify, archive, register and serve the version of one succeeded run; harmless to repeat.
+
+    `emit=False` where the caller reports the materialisation itself.
+    """
+    lease = uuid.uuid4().hex
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, run_id)
+        model_key = session.get_one(UserModel, run.model_id).model_key
+        if not _take(session, run_id, lease, rules, clock()):
+            return FinalisationResult(run_id, model_key, Finalisation.TAKEN)
+    try:
+        version, url = _outputs(run)
+        archived = _archive(store, provider, run, url, model_key, rules)
+    except _Incomplete as error:
+        return _release(database, run_id, model_key, Finalisation.INCOMPLETE, str(error), clock())
+    except (IdentityError, WeightsRefused, ProviderError) as error:
+        return _trouble(database, run, model_key, error, clock())
+    return _finish(database, run_id, version, archived, clock(), emit=emit)
+
+
+def finalisable(database: Database, now: datetime, limit: int) -> list[int]:
+    """Succeeded runs that nobody is working on and whose outputs are known, oldest first."""
+    with database.read() as session:
+        return list(
+            session.scalars(
+                select(TrainingRun.id)
+                .where(
+                    TrainingRun.state == TrainingState.SUCCEEDED,
+                    TrainingRun.output_version.is_not(None),
+                    TrainingRun.output_artifact_url.is_not(None),
+                    or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
+                    or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
+                )
+                .order_by(TrainingRun.succeeded_at)
+                .limit(limit)
+            )
+        )
+
+
+class _Incomplete(Exception):
+    """The training succeeded without naming its version or its weights (yet)."""
+
+
+def _take(session: Session, run_id: int, lease: str, rules: FinalisationRules, now: datetime) -> bool:
+    return bool(
+        changed_rows(
+            session,
+            update(TrainingRun)
+            .where(
+                TrainingRun.id == run_id,
+                TrainingRun.state == TrainingState.SUCCEEDED,
+                or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
+            )
+            .values(lease_token=lease, lease_until=now + rules.lease),
+        )
+    )
+
+
+def _outputs(run: TrainingRun) -> tuple[VersionRef, str]:
+    """The trained version, canonical, and its weights URL. Another model's version is refused."""
+    if not run.output_version or not run.output_artifact_url:
+        raise _Incomplete("the provider has not named the version and its weights yet")
+    version = parse_version(run.output_version).of_model(parse_model(run.destination))
+    return version, run.output_artifact_url
+
+
+def _archive(
+    store: ObjectStore,
+    provider: TrainingProvider,
+    run: TrainingRun,
+    url: str,
+    model_key: str,
+    rules: FinalisationRules,
+) -> ArchivedWeights:
+    """Download, verify, put under a key made of the content, and read back what the store really holds."""
+    with tempfile.TemporaryDirectory(prefix="lora-weights-") as folder:
+        path = Path(folder) / "lora.safetensors"
+        weights = read_weights(provider.download(url), path, cap_bytes=rules.cap_bytes)
+        key = f"loras/{model_key}/{weights.file_sha256}.safetensors"
+        metadata = {"token": run.token, f"{run.provider}_job_id": run.training_id or ""}
+        try:
+            store.put_file(key, path, create_only=True, metadata=metadata)
+        except ObjectExists:
+            log.info("weights of run %s are archived already", run.id)
+    _read_back(store, key, weights)
+    info = store.head(key)
+    return ArchivedWeights(weights, store.address(key), info.etag or "", info.version or "")
+
+
+def _read_back(store: ObjectStore, key: str, weights: VerifiedWeights) -> None:
+    digest = hashlib.sha256()
+    for chunk in store.stream(key):
+        digest.update(chunk)
+    if digest.hexdigest() != weights.file_sha256:
+        store.delete(key)
+        raise WeightsRefused(
+            Refusal.ARCHIVE_DIFFERS,
+            f"{store.address(key)} holds other bytes than were written (SHA-256 {digest.hexdigest()}, expected "
+            f"{weights.file_sha256}); it was removed and will be written again",
+        )
+
+
+def _finish(
+    database: Database,
+    run_id: int,
+    provider_version: VersionRef,
+    archived: ArchivedWeights,
+    now: datetime,
+    *,
+    emit: bool,
+) -> FinalisationResult:
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, run_id)
+        model = session.get_one(UserModel, run.model_id, with_for_update=True)
+        run = session.get_one(TrainingRun, run_id, with_for_update=True, populate_existing=True)
+        if run.state != TrainingState.SUCCEEDED:
+            return FinalisationResult(run_id, model.model_key, Finalisation.TAKEN)
+        version = register_version(session, run, model, archived, provider_version, now)
+        activated = activate_trained(session, model, version, now)
+        run.completed_at, run.progress, run.progress_estimated = now, 100, False
+        run.lease_token = run.lease_until = run.not_before = run.error = None
+        move(session, run, TrainingState.FINALISED, now, emit=False)
+        if emit:
+            owe_all(session, [trained_event(session, run, model, version)], now)
+        return FinalisationResult(
+            run_id, model.model_key, Finalisation.FINALISED, version=version.number, activated=activated
+        )
+
+
+def trained_event(session: Session, run: TrainingRun, model: UserModel, version: ModelVersion) -> AssetEvent:
+    """The materialisation of `trained_lora` that a finalised run is worth."""
+    artifact = session.get(Artifact, version.artifact_id) if version.artifact_id else None
+    return AssetEvent(
+        event_id=f"lora:{run.id}",
+        asset_key="trained_lora",
+        partition=model.model_key,
+        kind="materialisation",
+        facts={
+            **training_facts(run),
+            **version_facts(version, artifact),
+            "active": model.replicate_version_id == version.provider_version,
+        },
+    )
+
+
+def _trouble(
+    database: Database, run: TrainingRun, model_key: str, error: Exception, now: datetime
+) -> FinalisationResult:
+    """Try again later what may pass, a bounded number of times; the rest is held with its reason."""
+    outage = isinstance(error, ProviderUnavailable)
+    passing = isinstance(error, ProviderError) or (isinstance(error, WeightsRefused) and error.worth_retrying)
+    with database.begin() as session:
+        row = session.get_one(TrainingRun, run.id, with_for_update=True)
+        if row.state != TrainingState.SUCCEEDED:
+            return FinalisationResult(run.id, model_key, Finalisation.TAKEN)
+        # An outage says nothing about these weights: it uses up no attempt, however long it lasts.
+        row.finalise_attempts += 0 if outage else 1
+        row.lease_token = row.lease_until = None
+        row.error = f"weights not accepted: {error}"
+        if outage or (passing and row.finalise_attempts < MAX_ATTEMPTS):
+            row.not_before = now + timedelta(seconds=2.0 ** (row.finalise_attempts + 1))
+            return FinalisationResult(run.id, model_key, Finalisation.RETRY, str(error))
+        reason = (
+            f"the training succeeded, but its weights were not accepted: {error}. "
+            f"Decide with: lora-pipeline trainings resolve {run.id} --retry | --abandon"
+        )
+        move(session, row, TrainingState.HELD, now, reason=reason)
+        return FinalisationResult(run.id, model_key, Finalisation.HELD, reason)
+
+
+def _release(
+    database: Database, run_id: int, model_key: str, outcome: Finalisation, reason: str, now: datetime
+) -> FinalisationResult:
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, run_id, with_for_update=True)
+        run.lease_token = run.lease_until = None
+        run.updated_at = now
+    return FinalisationResult(run_id, model_key, outcome, reason)

@@ -1,0 +1,159 @@
+"""Opening a training: the committed row with its token, before anything leaves this house."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import AuditEntry, ImageSet, TrainingRun, UserModel
+from lora_pipeline.providers.protocol import TrainingProvider
+from lora_pipeline.trainings.costs import estimated_cost
+from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
+from lora_pipeline.trainings.parameters import DEFAULT_POLICY, training_parameters
+from lora_pipeline.trainings.progress import expected_seconds
+from lora_pipeline.trainings.transitions import move
+
+# Enough finished trainings for a steady median, few enough to follow a provider that becomes faster.
+_HISTORY = 50
+
+
+class TrainingRefused(Exception):
+    """This training cannot be opened; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TrainingWish:
+    """What somebody wants trained."""
+
+    model_key: str
+    image_set_id: int
+    asked_by: str
+    policy: str = DEFAULT_POLICY
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OpenedTraining:
+    """The run that now stands for the wish."""
+
+    run_id: int
+    token: str
+    created: bool
+    """False where the model's open run was found instead of a new one being made."""
+
+
+def open_training(
+    database: Database,
+    provider: TrainingProvider,
+    wish: TrainingWish,
+    *,
+    trainer: str,
+    owner: str | None,
+    now: datetime,
+) -> OpenedTraining:
+    """Commit a run in `ready` for a frozen set, or give back the model's open run of the same set.
+
+    Raises TrainingRefused where another training of the model is still open, ParametersRefused where the
+    trainer would not take the parameters, and ProviderError where the trainer cannot be asked.
+    """
+    schema = provider.input_schema(trainer)
+    destination_owner = owner or provider.owner()
+    with database.begin() as session:
+        model = session.scalars(
+            select(UserModel).where(UserModel.model_key == wish.model_key).with_for_update()
+        ).one()
+        image_set = session.get_one(ImageSet, wish.image_set_id)
+        open_run = _open_run(session, model.id)
+        if open_run is not None:
+            return _same_or_refuse(open_run, wish)
+        parameters = training_parameters(
+            wish.policy,
+            image_count=image_set.usable_count,
+            trigger_word=model.trigger_word,
+            model_type=model.model_type,
+            overrides=wish.overrides,
+            schema=schema,
+        )
+        seconds = expected_seconds(_durations(session, provider.name), steps=int(parameters.values["steps"]))
+        run = TrainingRun(
+            user_id=model.user_id,
+            model_id=model.id,
+            image_set_id=image_set.id,
+            attempt=_attempts(session, model.id) + 1,
+            token=uuid.uuid4().hex,
+            provider=provider.name,
+            simulated=provider.simulated,
+            destination=model.replicate_model_id or destination_for(destination_owner, model),
+            base_model="flux-dev",
+            trainer_requested=trainer,
+            parameters=dict(parameters.values),
+            parameter_policy=parameters.policy,
+            trigger_word=model.trigger_word,
+            asked_by=wish.asked_by,
+            estimated_cost=estimated_cost(seconds),
+            loss_history=[],
+            state_changed_at=now,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(run)
+        session.flush()
+        move(session, run, TrainingState.READY, now, emit=False)
+        session.add(
+            AuditEntry(
+                at=now,
+                actor=wish.asked_by,
+                action="open training",
+                subject=model.model_key,
+                details={"run": run.id, "image_set": image_set.id, "attempt": run.attempt},
+            )
+        )
+        return OpenedTraining(run.id, run.token, created=True)
+
+
+def destination_for(owner: str, model: UserModel) -> str:
+    """`owner/name` of the provider's model that receives a model's versions."""
+    kind = "style" if model.model_type == "style" else "selfie"
+    return f"{owner}/{model.model_key.lower()}-{kind}-lora"
+
+
+def _open_run(session: Session, model_id: int) -> TrainingRun | None:
+    return session.scalars(
+        select(TrainingRun).where(TrainingRun.model_id == model_id, TrainingRun.state.in_(OPEN))
+    ).one_or_none()
+
+
+def _same_or_refuse(run: TrainingRun, wish: TrainingWish) -> OpenedTraining:
+    if run.image_set_id == wish.image_set_id:
+        return OpenedTraining(run.id, run.token, created=False)
+    raise TrainingRefused(
+        f"{wish.model_key} already has training {run.id} in state {run.state}; one model trains once at a "
+        f"time. Wait for it, or end it with: lora-pipeline trainings cancel {run.id}"
+    )
+
+
+def _attempts(session: Session, model_id: int) -> int:
+    return session.scalar(select(func.max(TrainingRun.attempt)).where(TrainingRun.model_id == model_id)) or 0
+
+
+def _durations(session: Session, provider: str) -> list[float]:
+    return [
+        seconds
+        for seconds in session.scalars(
+            select(TrainingRun.predict_seconds)
+            .where(
+                TrainingRun.provider == provider,
+                TrainingRun.state == TrainingState.FINALISED,
+                TrainingRun.predict_seconds.is_not(None),
+            )
+            .order_by(TrainingRun.id.desc())
+            .limit(_HISTORY)
+        )
+        if seconds is not None
+    ]

@@ -1,0 +1,139 @@
+"""Submissions of unknown outcome: found at the provider by their token, or held for a person.
+
+Absence proves little: a provider's list may lag and a request may land late. So a run is held only after a
+walk that covers its time came back without it once the grace time was over, and it stays looked for even
+then. Sending again by itself is opt-in, for those who prefer a possible second payment to a question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import TrainingRun
+from lora_pipeline.providers.protocol import TrainingJob
+from lora_pipeline.trainings.adoption import adopt
+from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.transitions import Moved, move
+
+# Held runs are looked for this long: late landings beyond it have not been seen at any provider.
+_LOOK_FOR_HELD = timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class UnknownSubmission:
+    """A run whose creation request may have had its effect."""
+
+    run_id: int
+    token: str
+    file_id: str | None
+    sent_at: datetime
+    held: bool
+
+    def job_in(self, jobs: Mapping[str, TrainingJob]) -> TrainingJob | None:
+        """The job that carries this run's mark, out of jobs indexed by mark."""
+        return jobs.get(self.token) or (jobs.get(self.file_id) if self.file_id else None)
+
+
+@dataclass(frozen=True)
+class ReconcileRules:
+    """How long to look before holding, and whether to send again by itself (None: never)."""
+
+    grace: timedelta
+    resubmit_after: timedelta | None = None
+
+
+def unknown_submissions(database: Database, provider: str, now: datetime) -> list[UnknownSubmission]:
+    """Every run of this provider whose request may have left and whose job id is not known."""
+    with database.read() as session:
+        runs = session.scalars(
+            select(TrainingRun)
+            .where(
+                TrainingRun.provider == provider,
+                TrainingRun.state.in_([TrainingState.INTENT, TrainingState.HELD]),
+                TrainingRun.training_id.is_(None),
+                TrainingRun.post_started_at.is_not(None),
+                TrainingRun.post_started_at > now - _LOOK_FOR_HELD,
+            )
+            .order_by(TrainingRun.id)
+        )
+        return [
+            UnknownSubmission(
+                run.id,
+                run.token,
+                run.provider_file_id,
+                _known(run.post_started_at),
+                run.state == TrainingState.HELD,
+            )
+            for run in runs
+        ]
+
+
+def settle(
+    database: Database,
+    unknown: list[UnknownSubmission],
+    jobs: Mapping[str, TrainingJob],
+    *,
+    covered_since: datetime | None,
+    simulated: bool,
+    rules: ReconcileRules,
+    now: datetime,
+) -> list[Moved]:
+    """Adopt what was found; hold (or, opted in, send again) what a covering walk did not show in time.
+
+    `covered_since` is how far back the walk reached; None where it was cut short and absence says nothing.
+    """
+    moved = []
+    for submission in unknown:
+        job = submission.job_in(jobs)
+        if job is not None:
+            with database.begin() as session:
+                change = adopt(session, submission.run_id, job, simulated, now)
+            moved.extend([change] if change else [])
+        elif covered_since is not None and covered_since <= submission.sent_at:
+            change = _absent(database, submission, rules, now)
+            moved.extend([change] if change else [])
+    return moved
+
+
+def _absent(
+    database: Database, submission: UnknownSubmission, rules: ReconcileRules, now: datetime
+) -> Moved | None:
+    age = now - submission.sent_at
+    if rules.resubmit_after is not None and age >= rules.resubmit_after:
+        return _move_if_unknown(database, submission, TrainingState.PACKED, None, now)
+    if age < rules.grace or submission.held:
+        return None
+    reason = (
+        f"the provider was asked to start this training at {submission.sent_at:%Y-%m-%d %H:%M:%S} UTC, its answer "
+        f"never arrived, and no training with its token is listed after {int(age.total_seconds() // 60)} minutes. "
+        f"Look at the provider's page, then decide: lora-pipeline trainings resolve {submission.run_id} "
+        "--resubmit | --adopt TRAINING_ID | --abandon"
+    )
+    return _move_if_unknown(database, submission, TrainingState.HELD, reason, now)
+
+
+def _move_if_unknown(
+    database: Database, submission: UnknownSubmission, to: TrainingState, reason: str | None, now: datetime
+) -> Moved | None:
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, submission.run_id, with_for_update=True)
+        unchanged = (
+            run.training_id is None
+            and run.post_started_at == submission.sent_at
+            and run.state in (TrainingState.INTENT, TrainingState.HELD)
+        )
+        if not unchanged:
+            return None
+        if to is TrainingState.PACKED:
+            run.post_started_at = run.lease_until = None
+        return move(session, run, to, now, reason=reason)
+
+
+def _known(moment: datetime | None) -> datetime:
+    assert moment is not None
+    return moment

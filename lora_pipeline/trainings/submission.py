@@ -1,0 +1,303 @@
+"""Submission: from a packed training to one the provider knows, started exactly once.
+
+The order is what makes it safe: the token is committed with the run, the ZIP is stored under it, the state
+becomes `intent` in a transaction of its own, and only then does the one creation request leave. Whatever
+dies in between leaves either a run that surely was not sent (`ready`, `packed`) or one of unknown outcome
+(`intent`), which `reconciliation` looks for at the provider by its token and never sends again blindly.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.sessions import Database, changed_rows
+from lora_pipeline.database.tables import TrainingRun, UserModel
+from lora_pipeline.objects.store import ObjectStore
+from lora_pipeline.providers.protocol import (
+    DestinationMissing,
+    InsufficientCredit,
+    ProviderUnavailable,
+    Refused,
+    Throttled,
+    TrainingJob,
+    TrainingProvider,
+    TrainingRequest,
+    Unauthenticated,
+    UnknownOutcome,
+)
+from lora_pipeline.trainings.adoption import adopt
+from lora_pipeline.trainings.controls import set_switch, started_today, submission_switch
+from lora_pipeline.trainings.costs import DailyCaps, over_daily_cap
+from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.transitions import move
+
+log = logging.getLogger(__name__)
+
+# A provider queues for hours at worst; a signed dataset URL must outlive the queue but is a bearer secret.
+DATASET_URL_LIFE = timedelta(hours=48)
+_UNSENT = (TrainingState.PACKED, TrainingState.INTENT)
+_RETRY_UNAVAILABLE = timedelta(seconds=30)
+
+
+class Submission(StrEnum):
+    """How one attempt to submit ended."""
+
+    SUBMITTED = "submitted"
+    UNKNOWN = "unknown"
+    """The request may have had its effect: reconciliation decides."""
+    DEFERRED = "deferred"
+    """Surely nothing was started; it will be tried again (throttled, paused, over the daily cap)."""
+    REFUSED = "refused"
+    """The provider said no for good."""
+    TAKEN = "taken"
+    """Somebody else submits this run, or has submitted it."""
+
+
+@dataclass(frozen=True)
+class SubmissionResult:
+    run_id: int
+    outcome: Submission
+    training_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class SubmissionRules:
+    """What the settings allow a submission."""
+
+    caps: DailyCaps
+    lease: timedelta
+    webhook: str | None = None
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """The packed run as it is about to be sent; `url` is a bearer secret."""
+
+    run_id: int
+    token: str
+    destination: str
+    model_name: str
+    request: TrainingRequest = field(repr=False)
+
+
+def submit_training(
+    database: Database,
+    store: ObjectStore,
+    provider: TrainingProvider,
+    run_id: int,
+    rules: SubmissionRules,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    emit: bool = True,
+) -> SubmissionResult:
+    """Send one packed training to the provider, at most once.
+
+    `emit=False` where the caller reports the asset's materialisation itself. Raises Unauthenticated (the
+    run stays packed) and ObjectStoreError; every other trouble is an outcome.
+    """
+    lease = uuid.uuid4().hex
+    if not _take(database, run_id, lease, rules, clock()):
+        return SubmissionResult(run_id, Submission.TAKEN)
+    try:
+        dataset = _dataset(database, store, provider, run_id, lease, rules)
+    except (ProviderUnavailable, UnknownOutcome) as error:
+        # Nothing was asked to train yet: an upload of unknown outcome is at worst a file that expires.
+        return _defer(database, run_id, clock(), error)
+    except Refused as error:
+        return _refuse(database, run_id, clock(), str(error))
+    if dataset is None:
+        return SubmissionResult(run_id, Submission.TAKEN)
+    refusal = _commit_intent(database, run_id, lease, rules, clock())
+    if refusal is not None:
+        return refusal
+    return _send(database, provider, dataset, clock, emit=emit)
+
+
+def _take(database: Database, run_id: int, lease: str, rules: SubmissionRules, now: datetime) -> bool:
+    with database.begin() as session:
+        return bool(
+            changed_rows(
+                session,
+                update(TrainingRun)
+                .where(
+                    TrainingRun.id == run_id,
+                    TrainingRun.state == TrainingState.PACKED,
+                    or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
+                    or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
+                )
+                .values(lease_token=lease, lease_until=now + rules.lease),
+            )
+        )
+
+
+def _dataset(
+    database: Database,
+    store: ObjectStore,
+    provider: TrainingProvider,
+    run_id: int,
+    lease: str,
+    rules: SubmissionRules,
+) -> _Dataset | None:
+    """Make the ZIP reachable for the provider; None where the lease was lost meanwhile.
+
+    A file handed to the provider becomes the token: its id is committed under the lease before anything
+    is started, so that a second submitter can never replace the mark of a request already sent.
+    """
+    with database.read() as session:
+        run = session.get_one(TrainingRun, run_id)
+        model_name = session.get_one(UserModel, run.model_id).model_key
+    assert run.zip_key is not None
+    url = store.presign_get(run.zip_key, DATASET_URL_LIFE)
+    if url is None:
+        with _local_copy(store, run.zip_key) as content:
+            uploaded = provider.upload_file(f"{run.token}.zip", content)
+        url = uploaded.url
+        with database.begin() as session:
+            kept = changed_rows(
+                session,
+                update(TrainingRun)
+                .where(
+                    TrainingRun.id == run_id,
+                    TrainingRun.state == TrainingState.PACKED,
+                    TrainingRun.lease_token == lease,
+                )
+                .values(provider_file_id=uploaded.id),
+            )
+        if not kept:
+            return None
+    inputs: dict[str, Any] = {**run.parameters, "input_images": url}
+    request = TrainingRequest(run.trainer_requested, run.destination, inputs, rules.webhook)
+    return _Dataset(run_id, run.token, run.destination, model_name, request)
+
+
+def _commit_intent(
+    database: Database, run_id: int, lease: str, rules: SubmissionRules, now: datetime
+) -> SubmissionResult | None:
+    """From here on the request may leave. Says why not, where the switch, the caps or another submitter object."""
+    with database.begin() as session:
+        switch = submission_switch(session, lock=True)
+        run = session.get_one(TrainingRun, run_id, with_for_update=True)
+        if run.state != TrainingState.PACKED or run.lease_token != lease:
+            return SubmissionResult(run_id, Submission.TAKEN)
+        reason, until = _objection(session, run, rules, switch.reason if switch.paused else None, now)
+        if reason is not None:
+            run.hold_reason, run.not_before, run.lease_until = reason, until, None
+            return SubmissionResult(run_id, Submission.DEFERRED, reason=reason)
+        run.post_started_at, run.not_before = now, None
+        move(session, run, TrainingState.INTENT, now)
+    return None
+
+
+def _objection(
+    session: Session, run: TrainingRun, rules: SubmissionRules, paused: str | None, now: datetime
+) -> tuple[str | None, datetime | None]:
+    if paused is not None:
+        return f"submissions are paused: {paused}. Continue with: lora-pipeline trainings resume", None
+    if run.simulated:
+        return None, None
+    today = started_today(session, now)
+    reason = over_daily_cap(today.count, today.cost, run.estimated_cost or 0.0, rules.caps)
+    tomorrow = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return reason, tomorrow
+
+
+def _send(
+    database: Database,
+    provider: TrainingProvider,
+    dataset: _Dataset,
+    clock: Callable[[], datetime],
+    *,
+    emit: bool,
+) -> SubmissionResult:
+    try:
+        job = _create(provider, dataset)
+    except UnknownOutcome as error:
+        log.warning("training %s: outcome of the submission is unknown: %s", dataset.run_id, error)
+        return SubmissionResult(dataset.run_id, Submission.UNKNOWN, reason=str(error))
+    except Refused as error:
+        return _refuse(database, dataset.run_id, clock(), str(error))
+    except InsufficientCredit as error:
+        with database.begin() as session:
+            set_switch(session, paused=True, reason=str(error), actor="provider", now=clock())
+        return _defer(database, dataset.run_id, clock(), error)
+    except Unauthenticated as error:
+        _defer(database, dataset.run_id, clock(), error)
+        raise
+    except ProviderUnavailable as error:
+        return _defer(database, dataset.run_id, clock(), error)
+    with database.begin() as session:
+        adopt(session, dataset.run_id, job, provider.simulated, clock(), emit=emit)
+    return SubmissionResult(dataset.run_id, Submission.SUBMITTED, training_id=job.id)
+
+
+def _create(provider: TrainingProvider, dataset: _Dataset) -> TrainingJob:
+    """The one creation request; a second only after a 404 of the destination, which surely started nothing."""
+    try:
+        return provider.create_training(dataset.request)
+    except DestinationMissing:
+        try:
+            provider.ensure_destination(dataset.destination, description=f"LoRA of {dataset.model_name}")
+        except UnknownOutcome as error:
+            raise ProviderUnavailable(f"creating the destination {dataset.destination}: {error}") from error
+        return provider.create_training(dataset.request)
+
+
+def _defer(database: Database, run_id: int, now: datetime, error: Exception) -> SubmissionResult:
+    """Back to packed: the provider surely started nothing."""
+    wait = timedelta(seconds=error.retry_after) if isinstance(error, Throttled) else _RETRY_UNAVAILABLE
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, run_id, with_for_update=True)
+        if run.state in _UNSENT and run.training_id is None:
+            move(session, run, TrainingState.PACKED, now)
+            run.post_started_at, run.not_before, run.lease_until = None, now + wait, None
+            run.hold_reason = str(error)
+    return SubmissionResult(run_id, Submission.DEFERRED, reason=str(error))
+
+
+def _refuse(database: Database, run_id: int, now: datetime, reason: str) -> SubmissionResult:
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, run_id, with_for_update=True)
+        if run.state in _UNSENT and run.training_id is None:
+            run.post_started_at = None
+            move(session, run, TrainingState.FAILED, now, reason=reason)
+    return SubmissionResult(run_id, Submission.REFUSED, reason=reason)
+
+
+@contextmanager
+def _local_copy(store: ObjectStore, key: str) -> Iterator[BinaryIO]:
+    """The object as a seekable file, which a multipart upload needs; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="lora-zip-") as folder:
+        path = Path(folder) / "dataset.zip"
+        store.download(key, path)
+        with path.open("rb") as content:
+            yield content
+
+
+def submittable(database: Database, now: datetime, limit: int) -> list[int]:
+    """Packed runs that may be sent now, oldest first."""
+    with database.read() as session:
+        return list(
+            session.scalars(
+                select(TrainingRun.id)
+                .where(
+                    TrainingRun.state.in_([TrainingState.READY, TrainingState.PACKED]),
+                    or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
+                    or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
+                )
+                .order_by(TrainingRun.id)
+                .limit(limit)
+            )
+        )

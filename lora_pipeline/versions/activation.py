@@ -1,0 +1,108 @@
+"""Activation: which version a model serves, from when, by whom and why.
+
+The one function that writes the served fields of `user_models`, so that version and weights always belong
+together. Exactly one activation of a model is open; the database enforces it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, User, UserModel
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What activation did."""
+
+    version_id: int
+    changed: bool
+    """False where the version was served already."""
+    kept_pinned: bool = False
+    """True where a person pinned another version: the new one is registered and waits."""
+
+
+def open_activation(session: Session, model_id: int) -> Activation | None:
+    """The activation in force now."""
+    return session.scalars(
+        select(Activation).where(Activation.model_id == model_id, Activation.active_to.is_(None))
+    ).one_or_none()
+
+
+def activate_trained(session: Session, model: UserModel, version: ModelVersion, now: datetime) -> Activated:
+    """Serve a freshly verified version, unless a person pinned the one in force.
+
+    The caller has locked the model row, which makes this a compare-and-set.
+    """
+    current = open_activation(session, model.id)
+    if current is not None and current.pinned and current.version_id != version.id:
+        return Activated(version.id, changed=False, kept_pinned=True)
+    return activate(
+        session,
+        model,
+        version,
+        actor="finalisation",
+        reason=f"training run {version.training_run_id} verified",
+        now=now,
+    )
+
+
+def activate(
+    session: Session,
+    model: UserModel,
+    version: ModelVersion,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+    pinned: bool = False,
+) -> Activated:
+    """Serve `version` from now on and write it into the history. Idempotent."""
+    current = open_activation(session, model.id)
+    if current is not None and current.version_id == version.id and current.pinned == pinned:
+        _serve(session, model, version, now)
+        return Activated(version.id, changed=False)
+    if current is not None:
+        current.active_to = now
+        # The partial unique index must see the old one closed before the new one opens.
+        session.flush()
+    session.add(
+        Activation(
+            model_id=model.id,
+            version_id=version.id,
+            active_from=now,
+            actor=actor,
+            reason=reason,
+            pinned=pinned,
+        )
+    )
+    _serve(session, model, version, now)
+    session.add(
+        AuditEntry(
+            at=now,
+            actor=actor,
+            action="activate",
+            subject=model.model_key,
+            details={"version": version.number, "reason": reason, "pinned": pinned},
+        )
+    )
+    return Activated(version.id, changed=True)
+
+
+def _serve(session: Session, model: UserModel, version: ModelVersion, now: datetime) -> None:
+    if version.provider_version is not None:
+        model.replicate_model_id = version.provider_version.partition(":")[0]
+    model.replicate_version_id = version.provider_version
+    model.lora_weights_url = version.weights_url
+    model.lora_scale = version.lora_scale
+    model.training_status, model.training_progress = "completed", 100
+    model.failure_reason = None
+    model.completed_at = version.trained_at or now
+    model.updated_at = now
+    user = session.get_one(User, model.user_id)
+    if user.active_model_id is None:
+        user.active_model_id = model.id

@@ -1,0 +1,50 @@
+"""The whole registry at a glance: counts, and the newest versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import Artifact, ModelVersion, TrainingRun, UserModel
+from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
+
+_NEWEST = 20
+
+
+def registry_facts(database: Database) -> dict[str, Any]:
+    """Counts over the registry and its newest versions, as JSON without anything personal."""
+    with database.read() as session:
+        count = select(func.count())
+        open_trainings = count.select_from(TrainingRun).where(TrainingRun.state.in_(OPEN))
+        held = count.select_from(TrainingRun).where(TrainingRun.state == TrainingState.HELD)
+        served = count.select_from(UserModel).where(UserModel.replicate_version_id.is_not(None))
+        unverified = count.select_from(ModelVersion).where(ModelVersion.weights_state != "verified")
+        newest = session.execute(
+            select(UserModel, ModelVersion, Artifact)
+            .join(ModelVersion, ModelVersion.model_id == UserModel.id)
+            .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
+            .order_by(ModelVersion.id.desc())
+            .limit(_NEWEST)
+        ).all()
+        return {
+            "models": session.scalar(count.select_from(UserModel)) or 0,
+            "models_served": session.scalar(served) or 0,
+            "versions": session.scalar(count.select_from(ModelVersion)) or 0,
+            "unverified": session.scalar(unverified) or 0,
+            "open_trainings": session.scalar(open_trainings) or 0,
+            "held_trainings": session.scalar(held) or 0,
+            "newest": [
+                {
+                    "model": model.model_key,
+                    "version": f"V{version.number}",
+                    "provider version": version.provider_version or "",
+                    "weights": version.weights_state,
+                    "sha256": artifact.file_sha256[:12] if artifact is not None else "",
+                    "trigger word": version.trigger_word,
+                    "simulated": "yes" if version.simulated else "",
+                }
+                for model, version, artifact in newest
+            ],
+        }

@@ -1,0 +1,212 @@
+"""The registry: one version for one LoRA, with its artifact, its place and every name it goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.tables import (
+    Artifact,
+    ArtifactLocation,
+    ImageSet,
+    LoraWeights,
+    ModelVersion,
+    TrainingRun,
+    UserModel,
+    VersionAlias,
+)
+from lora_pipeline.identity import ObjectAddress, VersionRef, parse_object_url
+from lora_pipeline.versions.weights import VerifiedWeights
+
+
+@dataclass(frozen=True)
+class ArchivedWeights:
+    """Verified weights and where our own copy lies."""
+
+    weights: VerifiedWeights
+    address: str
+    """`s3://…` or `file://…`, never presigned."""
+    etag: str
+    object_version: str
+
+
+def register_version(
+    session: Session,
+    run: TrainingRun,
+    model: UserModel,
+    archived: ArchivedWeights,
+    provider_version: VersionRef,
+    now: datetime,
+) -> ModelVersion:
+    """The version of a succeeded run: made once, found again on every repetition.
+
+    The caller has locked the model, so that two finalisations cannot give out one number.
+    """
+    known = session.scalars(select(ModelVersion).where(ModelVersion.training_run_id == run.id)).one_or_none()
+    if known is not None:
+        return known
+    artifact = _artifact(session, archived, now)
+    version = ModelVersion(
+        model_id=model.id,
+        number=_next_number(session, model.id),
+        artifact_id=artifact.id,
+        training_run_id=run.id,
+        provider=run.provider,
+        provider_version=str(provider_version),
+        weights_url=archived.address,
+        weights_state="verified",
+        trigger_word=run.trigger_word,
+        lora_scale=1.0,
+        parameters=run.parameters,
+        image_count=session.scalar(select(ImageSet.usable_count).where(ImageSet.id == run.image_set_id)),
+        provenance=_provenance(run),
+        simulated=run.simulated,
+        trained_at=run.succeeded_at or now,
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(version)
+    session.flush()
+    _alias(session, version, "training_id", f"{run.provider}:{run.training_id}", now)
+    _alias(session, version, "provider_version", str(provider_version), now)
+    _alias(session, version, "object", archived.address, now)
+    _record_weights(session, run, artifact, archived, now)
+    return version
+
+
+def version_facts(version: ModelVersion, artifact: Artifact | None) -> dict[str, Any]:
+    """What is shown of a version: plain JSON, nothing personal, no signed URL."""
+    return {
+        "version": version.number,
+        "provider_version": version.provider_version,
+        "weights_url": version.weights_url,
+        "weights_state": version.weights_state,
+        "trigger_word": version.trigger_word,
+        "lora_scale": version.lora_scale,
+        "parameters": version.parameters,
+        "image_count": version.image_count,
+        "simulated": version.simulated,
+        "sha256": artifact.file_sha256 if artifact else None,
+        "content_key": artifact.content_key if artifact else None,
+        "autov2": artifact.autov2 if artifact else None,
+        "autov3": artifact.autov3 if artifact else None,
+        "size": artifact.size if artifact else None,
+        "rank": artifact.rank if artifact else None,
+        "trained_at": version.trained_at.isoformat() if version.trained_at else None,
+    }
+
+
+def _artifact(session: Session, archived: ArchivedWeights, now: datetime) -> Artifact:
+    """The artifact of these tensors, known or new, with the place where this copy lies."""
+    weights = archived.weights
+    artifact = session.scalars(
+        select(Artifact).where(Artifact.content_key == weights.content_key)
+    ).one_or_none()
+    if artifact is None:
+        artifact = Artifact(
+            content_key=weights.content_key,
+            file_sha256=weights.file_sha256,
+            autov2=weights.autov2,
+            autov3=weights.autov3,
+            size=weights.size,
+            tensor_count=weights.tensor_count,
+            rank=weights.rank,
+            header_metadata=dict(weights.metadata),
+            created_at=now,
+        )
+        session.add(artifact)
+        session.flush()
+    _locate(session, artifact, archived, now)
+    return artifact
+
+
+def _locate(session: Session, artifact: Artifact, archived: ArchivedWeights, now: datetime) -> None:
+    namespace, bucket, key = _place(archived.address)
+    place = session.scalars(
+        select(ArtifactLocation).where(
+            ArtifactLocation.namespace == namespace,
+            ArtifactLocation.bucket == bucket,
+            ArtifactLocation.key == key,
+            ArtifactLocation.object_version == archived.object_version,
+            ArtifactLocation.artifact_id == artifact.id,
+        )
+    ).one_or_none()
+    if place is not None:
+        place.last_seen = now
+        return
+    session.add(
+        ArtifactLocation(
+            artifact_id=artifact.id,
+            namespace=namespace,
+            bucket=bucket,
+            key=key,
+            object_version=archived.object_version,
+            etag=archived.etag,
+            size=archived.weights.size,
+            first_seen=now,
+            last_seen=now,
+        )
+    )
+
+
+def _place(address: str) -> tuple[str, str, str]:
+    """(namespace, bucket, key); a local folder is a namespace of its own without buckets."""
+    if address.startswith("file://"):
+        return "file", "", address.removeprefix("file://")
+    parsed = parse_object_url(address)
+    assert isinstance(parsed, ObjectAddress)
+    return parsed.ref.namespace, parsed.ref.bucket, parsed.ref.key
+
+
+def _record_weights(
+    session: Session, run: TrainingRun, artifact: Artifact, archived: ArchivedWeights, now: datetime
+) -> None:
+    _, bucket, key = _place(archived.address)
+    session.add(
+        LoraWeights(
+            user_id=run.user_id,
+            training_run_id=run.id,
+            artifact_id=artifact.id,
+            trigger_word=run.trigger_word,
+            base_model=run.base_model,
+            s3_bucket=bucket,
+            s3_key=key,
+            file_size=archived.weights.size,
+            checksum=archived.weights.file_sha256,
+            rank=archived.weights.rank,
+            network_type="lora",
+            status="available",
+            default_scales={"lora_scale": 1.0},
+            metadata_={"simulated": run.simulated, "training_id": run.training_id},
+            created_at=now,
+            updated_at=now,
+        )
+    )
+
+
+def _alias(session: Session, version: ModelVersion, kind: str, alias: str, now: datetime) -> None:
+    taken = session.scalars(
+        select(VersionAlias).where(VersionAlias.kind == kind, VersionAlias.alias == alias)
+    ).one_or_none()
+    if taken is None:
+        session.add(VersionAlias(kind=kind, alias=alias, version_id=version.id, created_at=now))
+
+
+def _next_number(session: Session, model_id: int) -> int:
+    highest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id))
+    return (highest or 0) + 1
+
+
+def _provenance(run: TrainingRun) -> dict[str, str]:
+    training = f"training run {run.id}"
+    return {
+        "provider_version": f"{run.provider} training {run.training_id}",
+        "weights": "downloaded, verified and archived by us",
+        "parameters": training,
+        "trigger_word": training,
+        "image_count": f"image set {run.image_set_id}",
+    }

@@ -1,0 +1,1 @@
+"""Tests, by area. What several areas need stands in `fixtures/`."""

@@ -1,0 +1,3 @@
+"""Fixtures that every area may take."""
+
+pytest_plugins = ["lora_pipeline_tests.fixtures.databases", "lora_pipeline_tests.fixtures.pipeline"]
