@@ -34,16 +34,17 @@ class TrainingJob:
     state: JobState
     provider_status: str
     """The provider's own word, verbatim."""
-    input_reference: str | None = None
+    input_reference: str | None = field(default=None, repr=False)
     """The dataset address that was sent (for Replicate `input.input_images`): it carries our token.
     May be a presigned URL: never log or store it."""
     trainer_version: str | None = None
     """The trainer's version that really ran; never the trained model's."""
     output_version: str | None = None
     """The trained version, verbatim as the provider spelled it."""
-    output_weights: str | None = None
+    output_weights: str | None = field(default=None, repr=False)
+    """The provider's address of the weights, verbatim; whoever has it may download them."""
     error: str | None = None
-    logs: str | None = None
+    logs: str | None = field(default=None, repr=False)
     """None where the answer carried no logs (lists never do)."""
     predict_seconds: float | None = None
     created_at: datetime | None = None
@@ -70,7 +71,8 @@ class TrainingRequest:
     """`owner/name` of the model that receives the version."""
     input: Mapping[str, Any] = field(repr=False)
     """The trainer's parameters and the dataset address (a bearer secret: kept out of repr)."""
-    webhook: str | None = None
+    webhook: str | None = field(default=None, repr=False)
+    """Where events go; its path may be what proves them."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class ProviderError(Exception):
 
 
 class ProviderUnavailable(ProviderError):
-    """Transient: the request changed nothing (a read, or refused before it was understood); try again."""
+    """Transient: it changed nothing, or asking again does no harm (a read, a cancel, a model); try again."""
 
 
 class Throttled(ProviderUnavailable):
