@@ -47,6 +47,9 @@ class Front:
         simulator = self._simulator
         simulator.requests[operation] += 1
         if simulator.settings.latency_ms:
+            if operation in CREATIONS:
+                # What has arrived takes effect, even where its client gives up during the wait.
+                receive = _replayed_body(await _read_body(receive))
             await asyncio.sleep(simulator.settings.latency_ms / 1000)
         refusal = self._refusal(scope, operation, headers) if path.startswith("/v1/") else None
         labelled = _labelled(send, headers)
@@ -82,6 +85,8 @@ class Front:
         """Do what the fault asks for."""
         answer: list[Message] | None = None
         if fault.kind == "delay" and fault.moment == "before":
+            # Read first: the request has arrived and lands late, even where its client has gone by then.
+            receive = _replayed_body(await _read_body(receive))
             await asyncio.sleep(fault.seconds)
         if fault.moment == "after" or fault.kind in ("delay", "cut_body", "malformed_item"):
             answer = []
@@ -145,6 +150,22 @@ def _labelled(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
         await send(message)
 
     return labelled
+
+
+async def _read_body(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replayed_body(body: bytes) -> Receive:
+    async def replayed() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
 
 
 def _collector(answer: list[Message]) -> Send:

@@ -20,6 +20,7 @@ from lora_pipeline.simulator.trainings import Training
 from lora_pipeline.simulator.weights import EXPIRED_PAGE, archive_bytes
 
 MULTIPART_OVERHEAD = 64 * 1024
+CACHE_BYTES = 64 * 1024**2
 
 
 def files_router(simulator: Simulator) -> APIRouter:
@@ -110,12 +111,12 @@ def delivery_router(simulator: Simulator) -> APIRouter:
         if training.quirks.weights == "expired":
             return Response(EXPIRED_PAGE, status_code=403, media_type="application/xml")
         cached = f"{key} {training.quirks.weights} {simulator.settings.lora_blocks} {simulator.settings.lora_width}"
-        if cached not in made:
-            made[cached] = await asyncio.to_thread(archive_bytes, training, simulator.settings)
-        if len(made) > 4:
+        body = made.get(cached) or await asyncio.to_thread(archive_bytes, training, simulator.settings)
+        made[cached] = body
+        while len(made) > 1 and sum(map(len, made.values())) > CACHE_BYTES:
             made.popitem(last=False)
         media = "text/html" if training.quirks.weights == "html" else "application/x-tar"
-        return Response(made[cached], media_type=media)
+        return Response(body, media_type=media)
 
     def is_gone(training: Training) -> bool:
         open_or_bad = not training.settled or training.outcome != "succeeded"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
-import replicate
+from replicate.client import Client
 
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.simulator.settings import SimulatorSettings
@@ -29,7 +30,7 @@ def zip_bytes(members: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def order(token: str = "t0", **more: object) -> dict[str, object]:
+def order(token: str = "t0", /, **more: object) -> dict[str, Any]:
     """The body of a creation that is accepted."""
     inputs = {
         "input_images": f"http://store.invalid/submissions/{token}/images.zip?X-Amz-Signature=secret",
@@ -61,6 +62,6 @@ def api(simulator: RunningSimulator) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def client(simulator: RunningSimulator) -> replicate.Client:
+def client(simulator: RunningSimulator) -> Client:
     """The provider's own client."""
-    return replicate.Client(api_token=TOKEN, base_url=simulator.url)
+    return Client(api_token=TOKEN, base_url=simulator.url)

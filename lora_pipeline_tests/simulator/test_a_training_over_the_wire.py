@@ -6,10 +6,11 @@ import io
 import json
 import re
 import tarfile
+from typing import Any
 
 import httpx
 import pytest
-import replicate
+from replicate.client import Client
 from safetensors.numpy import load
 
 from lora_pipeline.simulator.running import RunningSimulator
@@ -22,7 +23,7 @@ STEP_LINE = re.compile(
 WHOLE_LIFE_S = 2000.0
 
 
-def create(client: replicate.Client, **inputs: object) -> replicate.training.Training:
+def create(client: Client, **inputs: object) -> Any:
     body = order(**inputs)
     return client.trainings.create(
         model="ostris/flux-dev-lora-trainer",
@@ -32,9 +33,7 @@ def create(client: replicate.Client, **inputs: object) -> replicate.training.Tra
     )
 
 
-def test_the_client_follows_a_training_to_its_weights(
-    simulator: RunningSimulator, client: replicate.Client
-) -> None:
+def test_the_client_follows_a_training_to_its_weights(simulator: RunningSimulator, client: Client) -> None:
     training = create(client, lora_rank=8)
     assert training.status == "starting"
     simulator.advance(30)
@@ -47,7 +46,9 @@ def test_the_client_follows_a_training_to_its_weights(
     owner_and_name, _, text = training.output["version"].partition(":")
     assert owner_and_name == "acme/user-1-selfie-lora"
     assert re.fullmatch(r"[0-9a-f]{64}", text)
-    assert client.models.get("acme/user-1-selfie-lora").latest_version.id == text
+    latest = client.models.get("acme/user-1-selfie-lora").latest_version
+    assert latest is not None
+    assert latest.id == text
     assert text not in training.output["weights"]
 
     with tarfile.open(fileobj=io.BytesIO(httpx.get(training.output["weights"]).content)) as archive:
@@ -144,7 +145,7 @@ def test_a_failed_training_has_a_null_output_and_a_reason(
 
 
 def test_a_cancelled_training_stays_cancelled_and_leaves_no_version(
-    simulator: RunningSimulator, client: replicate.Client
+    simulator: RunningSimulator, client: Client
 ) -> None:
     training = create(client)
     training.cancel()
@@ -156,9 +157,7 @@ def test_a_cancelled_training_stays_cancelled_and_leaves_no_version(
     assert client.models.get("acme/user-1-selfie-lora").latest_version is None
 
 
-def test_cancelling_a_finished_training_changes_nothing(
-    simulator: RunningSimulator, client: replicate.Client
-) -> None:
+def test_cancelling_a_finished_training_changes_nothing(simulator: RunningSimulator, client: Client) -> None:
     training = create(client)
     simulator.end(training.id)
     assert client.trainings.cancel(training.id).status == "succeeded"

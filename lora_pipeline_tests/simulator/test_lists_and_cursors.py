@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import httpx
-import replicate
+from replicate.client import Client
+from replicate.pagination import paginate
 
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline_tests.simulator.conftest import CREATE, order
@@ -34,10 +35,10 @@ def test_two_hundred_and_fifty_trainings_come_in_three_pages_newest_first(
 
 
 def test_the_client_walks_the_pages_by_their_absolute_addresses(
-    simulator: RunningSimulator, client: replicate.Client
+    simulator: RunningSimulator, client: Client
 ) -> None:
     ids = seed(simulator, 250)
-    seen = [item.id for page in replicate.pagination.paginate(client.trainings.list) for item in page.results]
+    seen = [item.id for page in paginate(client.trainings.list) for item in page.results]
     assert seen == ids[::-1]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-import replicate
+from replicate.client import Client
+from replicate.exceptions import ReplicateError
 
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.simulator.trainers import FLUX_TRAINER
@@ -115,10 +116,10 @@ def test_an_unknown_input_is_ignored_unless_it_is_to_be_refused(
 
 
 def test_without_credit_a_creation_is_a_402_that_pays_nothing(
-    simulator: RunningSimulator, client: replicate.Client
+    simulator: RunningSimulator, client: Client
 ) -> None:
     simulator.settings(out_of_credit=True)
-    with pytest.raises(replicate.exceptions.ReplicateError) as caught:
+    with pytest.raises(ReplicateError) as caught:
         client.trainings.create(
             model=FLUX_TRAINER,
             version=VERSION,
