@@ -111,8 +111,10 @@ def delivery_router(simulator: Simulator) -> APIRouter:
         if training.quirks.weights == "expired":
             return Response(EXPIRED_PAGE, status_code=403, media_type="application/xml")
         cached = f"{key} {training.quirks.weights} {simulator.settings.lora_blocks} {simulator.settings.lora_width}"
-        body = made.get(cached) or await asyncio.to_thread(archive_bytes, training, simulator.settings)
-        made[cached] = body
+        body = made.get(cached)
+        if body is None:
+            body = await asyncio.to_thread(archive_bytes, training, simulator.settings)
+            made[cached] = body
         while len(made) > 1 and sum(map(len, made.values())) > CACHE_BYTES:
             made.popitem(last=False)
         media = "text/html" if training.quirks.weights == "html" else "application/x-tar"
