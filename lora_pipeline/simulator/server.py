@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
@@ -110,4 +110,5 @@ def registering_protocol(transports: Transports) -> type[asyncio.Protocol]:
 
 def serve(settings: SimulatorSettings, host: str = "127.0.0.1", port: int = 8010) -> None:
     """Run a simulator until it is told to stop (Ctrl-C or SIGTERM)."""
-    make_server(settings, host, port).run()
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
+        make_server(settings, host, port).run()

@@ -93,3 +93,9 @@ def test_a_training_ends_while_the_simulator_is_down(start: Start) -> None:
     kill(process)
     _, api = start()
     assert api.get(f"/v1/trainings/{made['id']}").json()["status"] == "succeeded"
+
+
+def test_ctrl_c_ends_the_server_cleanly(start: Start) -> None:
+    process, _ = start()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 0
