@@ -4,8 +4,6 @@ A run started here by a person submits and ends: it never waits for a provider. 
 database; each asset reports it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
@@ -15,7 +13,7 @@ from lora_pipeline.defs.partitions import models
 from lora_pipeline.defs.resources import Pipeline
 
 INTAKE, TRAINING, REGISTRY = "intake", "training", "registry"
-_BY_HAND = "materialisation"
+
 
 
 @dg.asset(partitions_def=models, group_name=INTAKE, kinds={"image"}, code_version="1")
@@ -34,9 +32,10 @@ def uploaded_image_set(context: dg.AssetExecutionContext, pipeline: Pipeline) ->
 def training_zip(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The training ZIP of a newly opened training: flat, stored, the same bytes for the same set."""
     from lora_pipeline.trainings.starting import open_and_pack
+    from lora_pipeline.trainings.submission import ASKED_BY_HAND
 
     connections = pipeline.connections
-    event = open_and_pack(connections, context.partition_key, asked_by=_BY_HAND)
+    event = open_and_pack(connections, context.partition_key, asked_by=ASKED_BY_HAND)
     return materialise_result(event, connections.settings.resolved_public_url)
 
 

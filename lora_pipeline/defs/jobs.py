@@ -4,8 +4,6 @@ Every job carries a maximum runtime, because a run whose process was killed toge
 would otherwise be shown as started for ever.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 from lora_pipeline.defs.resources import Pipeline

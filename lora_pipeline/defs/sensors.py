@@ -1,7 +1,5 @@
 """The sensors that drive the pipeline: each tick asks one operation and turns its answer into requests or events."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from lora_pipeline.defs.events import as_dagster_event

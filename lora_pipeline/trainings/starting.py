@@ -7,20 +7,18 @@ or everything that is ready as one batch (`start_ready`). All three go through t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from lora_pipeline.archives import TrainingZipError
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import ImageSet, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.image_sets.facts import image_set_facts
-from lora_pipeline.image_sets.intake import take_in_from_inbox
-from lora_pipeline.image_sets.freezing import FrozenSet, SetBlocked, freeze_set, latest_frozen_set
-from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.profiles import ImageProfile
 from lora_pipeline.image_sets.readiness import ready_models
 from lora_pipeline.objects import ObjectStoreError
@@ -36,9 +34,276 @@ from lora_pipeline.trainings.outbox import AssetEvent, owe
 from lora_pipeline.trainings.packing import pack_training
 from lora_pipeline.trainings.parameters import ParametersRefused
 from lora_pipeline.trainings.submission import (
+    ASKED_BY_SENSOR,
     Submission,
     SubmissionResult,
     SubmissionRules,
     submit_training,
     submittable,
 )
+
+log = logging.getLogger(__name__)
+
+LEASE = "start trainings"
+# Waiting for a provider's answers, not computing: what is computed is bounded inside the intake.
+_THREADS = 8
+_ROUND = 500
+
+_EXPECTED_TROUBLE = (
+    IntakeError,
+    SetBlocked,
+    TrainingRefused,
+    ParametersRefused,
+    TrainingZipError,
+    ObjectStoreError,
+    ProviderError,
+)
+"""What one model can run into without being a defect of this program; the others go on."""
+
+
+@dataclass(frozen=True)
+class StartRules:
+    """What the settings say about starting."""
+
+    trainer: str
+    owner: str | None
+    profile: ImageProfile
+    submission: SubmissionRules
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """A frozen image set, and the event it is worth."""
+
+    image_set_id: int
+    event: AssetEvent
+
+
+@dataclass(frozen=True)
+class WorkToStart:
+    """What a tick of the image-set sensor found: the lease for a batch, or why there is none."""
+
+    lease: str | None
+    explanation: str
+
+
+@dataclass(frozen=True)
+class FinishedLora:
+    """The event of a finished version, or why there is none yet."""
+
+    event: AssetEvent | None
+    explanation: str = ""
+
+
+def prepare_image_set(connections: Connections, model_key: str) -> PreparedSet:
+    """Take in what lies in the model's inbox and freeze its set.
+
+    A set that is frozen already and has nothing new is given back as it is. Raises SetBlocked with every
+    reason where it cannot be trained.
+    """
+    rules, now = connections.start_rules, connections.now()
+    take_in_inbox(
+        connections.database,
+        connections.store,
+        connections.settings.resolved_inbox,
+        model_key,
+        profile=rules.profile,
+        clock=connections.now,
+    )
+    frozen = freeze_set(connections.database, connections.store, model_key, profile=rules.profile, now=now)
+    with connections.database.read() as session:
+        image_set = session.get_one(ImageSet, frozen.image_set_id)
+        return PreparedSet(image_set.id, image_set_event(session, image_set, model_key))
+
+
+def open_and_pack(connections: Connections, model_key: str, *, asked_by: str) -> AssetEvent:
+    """Open a training of the model's newest frozen set and store its ZIP; the event of the ZIP."""
+    with connections.database.read() as session:
+        image_set_id = newest_frozen_set(session, model_key)
+    opened = _open(connections, TrainingWish(model_key, image_set_id, asked_by))
+    pack_training(connections.database, connections.store, opened.run_id, emit=False)
+    with connections.database.read() as session:
+        return zip_event(session.get_one(TrainingRun, opened.run_id), model_key)
+
+
+def submit_packed(connections: Connections, model_key: str) -> AssetEvent:
+    """Submit the model's packed training, or report the one that is under way; the event of the training."""
+    with connections.database.read() as session:
+        run = _newest_run(session, model_key)
+    if run is None or run.state not in OPEN:
+        raise TrainingRefused(f"{model_key} has no training to submit: materialise training_zip first")
+    result = _submit(connections, run.id, emit=False)
+    if result.outcome in (Submission.REFUSED, Submission.DEFERRED, Submission.UNKNOWN):
+        raise TrainingRefused(f"{model_key}: {result.outcome.value}: {result.reason}")
+    with connections.database.read() as session:
+        return training_event(session.get_one(TrainingRun, run.id), model_key)
+
+
+def finish_if_succeeded(connections: Connections, model_key: str) -> FinishedLora:
+    """Finalise the model's newest training if it has succeeded; otherwise say who will."""
+    with connections.database.read() as session:
+        run = _newest_run(session, model_key)
+    if run is None:
+        return FinishedLora(None, f"{model_key} has never been trained")
+    if run.state == TrainingState.SUCCEEDED:
+        finalise_training(
+            connections.database,
+            connections.store,
+            connections.provider,
+            run.id,
+            finalisation_rules(connections),
+            emit=False,
+        )
+    with connections.database.read() as session:
+        run = session.get_one(TrainingRun, run.id)
+        if run.state != TrainingState.FINALISED:
+            waiting = f"training {run.training_id or run.id} is {run.state}"
+            return FinishedLora(None, f"{waiting}; training_status_sensor finishes it and reports this asset")
+        version = session.scalars(select(ModelVersion).where(ModelVersion.training_run_id == run.id)).one()
+        model = session.get_one(UserModel, run.model_id)
+        return FinishedLora(trained_event(session, run, model, version))
+
+
+def start_training(
+    connections: Connections,
+    model_key: str,
+    *,
+    asked_by: str,
+    overrides: Mapping[str, Any] | None = None,
+    policy: str = DEFAULT_POLICY,
+    say: Callable[[str], object] = lambda _: None,
+) -> SubmissionResult:
+    """Train one model now because a person asked: intake, checks, ZIP, submission. Returns without waiting.
+
+    Raises what stands in the way (`SetBlocked`, `TrainingRefused`, `ParametersRefused`, …); nothing has been
+    paid then.
+    """
+    say("looking at the photographs")
+    prepared = prepare_image_set(connections, model_key)
+    wish = TrainingWish(model_key, prepared.image_set_id, asked_by, policy, dict(overrides or {}))
+    opened = _open(connections, wish)
+    say("packing the training ZIP")
+    pack_training(connections.database, connections.store, opened.run_id)
+    say("submitting")
+    return _submit(connections, opened.run_id)
+
+
+def work_to_start(connections: Connections) -> WorkToStart:
+    """Whether a batch is due: a set that is ready, or a training that was opened and not sent.
+
+    Without permission to spend (LORA_AUTO_SUBMIT, or a simulated provider) only what a person asked for counts.
+    """
+    database, now = connections.database, connections.now()
+    with database.read() as session:
+        switch = submission_switch(session)
+    if switch.paused:
+        return WorkToStart(None, f"submissions are paused: {switch.reason}")
+    ready = _ready(connections)
+    waiting = submittable(database, now, 1)
+    if not ready and not waiting:
+        allowed = connections.may_submit_by_itself()
+        return WorkToStart(
+            None, "no image set is ready" if allowed else "LORA_AUTO_SUBMIT is off and nobody asked for a training"
+        )
+    lease = take_lease(database, LEASE, connections.settings.lease, now)
+    return WorkToStart(lease, "a starting batch is at work already")
+
+
+def start_ready(
+    connections: Connections, *, lease: str | None, say: Callable[[str], object] = log.info
+) -> BatchReport:
+    """Start everything that is ready, as one batch: a model in trouble costs only itself."""
+    done: list[str] = []
+    failures: list[Failure] = []
+    tried: set[str] = set()
+    with batch_lease(connections, LEASE, lease) as renew:
+        while renew():
+            work = [key for key in _due(connections) if key not in tried]
+            if not work:
+                break
+            tried.update(work)
+            for model_key, outcome in _start_all(connections, work):
+                renew()
+                say(f"{model_key}: {outcome}")
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                elif outcome.outcome is Submission.SUBMITTED:
+                    done.append(model_key)
+                elif outcome.outcome is not Submission.TAKEN:
+                    failures.append(Failure(model_key, f"{outcome.outcome.value}: {outcome.reason}"))
+    return BatchReport(tuple(done), tuple(failures), "submitted")
+
+
+def _due(connections: Connections) -> list[str]:
+    """Models with something to start, those with an opened training first."""
+    opened = submittable(
+        connections.database, connections.now(), _ROUND, by_itself=connections.may_submit_by_itself()
+    )
+    return list(dict.fromkeys([*opened, *_ready(connections)]))[:_ROUND]
+
+
+def _ready(connections: Connections) -> list[str]:
+    settings = connections.settings
+    return ready_models(
+        connections.database,
+        settings.resolved_inbox,
+        by_itself=connections.may_submit_by_itself(),
+        enough=settings.ready_images,
+        quiet=settings.ready_quiet,
+        now=connections.now(),
+    )
+
+
+def _start_all(
+    connections: Connections, model_keys: list[str]
+) -> Iterator[tuple[str, SubmissionResult | Failure]]:
+    def one(model_key: str) -> tuple[str, SubmissionResult | Failure]:
+        try:
+            return model_key, _start_one(connections, model_key)
+        except _EXPECTED_TROUBLE as error:
+            return model_key, Failure(model_key, str(error))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(one, model_keys)
+
+
+def _start_one(connections: Connections, model_key: str) -> SubmissionResult:
+    with connections.database.read() as session:
+        run = _newest_run(session, model_key)
+    if run is not None and run.state in (TrainingState.READY, TrainingState.PACKED):
+        pack_training(connections.database, connections.store, run.id)
+        return _submit(connections, run.id)
+    return start_training(connections, model_key, asked_by=ASKED_BY_SENSOR)
+
+
+def _open(connections: Connections, wish: TrainingWish) -> OpenedTraining:
+    rules = connections.start_rules
+    return open_training(
+        connections.database,
+        connections.provider,
+        wish,
+        trainer=rules.trainer,
+        owner=rules.owner,
+        now=connections.now(),
+    )
+
+
+def _submit(connections: Connections, run_id: int, *, emit: bool = True) -> SubmissionResult:
+    return submit_training(
+        connections.database,
+        connections.store,
+        connections.provider,
+        run_id,
+        connections.start_rules.submission,
+        emit=emit,
+    )
+
+
+def _newest_run(session: Session, model_key: str) -> TrainingRun | None:
+    return session.scalars(
+        select(TrainingRun)
+        .join(UserModel, UserModel.id == TrainingRun.model_id)
+        .where(UserModel.model_key == model_key)
+        .order_by(TrainingRun.attempt.desc())
+        .limit(1)
+    ).one_or_none()

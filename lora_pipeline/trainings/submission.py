@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 # A provider queues for hours at worst; a signed dataset URL must outlive the queue but is a bearer secret.
 DATASET_URL_LIFE = timedelta(hours=48)
+ASKED_BY_SENSOR = "sensor"
+ASKED_BY_HAND = "materialisation"
+"""Opened by materialising `training_zip` alone: materialising `replicate_training` is what submits it."""
 _UNSENT = (TrainingState.PACKED, TrainingState.INTENT)
 _RETRY_UNAVAILABLE = timedelta(seconds=30)
 
@@ -286,18 +289,25 @@ def _local_copy(store: ObjectStore, key: str) -> Iterator[BinaryIO]:
             yield content
 
 
-def submittable(database: Database, now: datetime, limit: int) -> list[int]:
-    """Packed runs that may be sent now, oldest first."""
-    with database.read() as session:
-        return list(
-            session.scalars(
-                select(TrainingRun.id)
-                .where(
-                    TrainingRun.state.in_([TrainingState.READY, TrainingState.PACKED]),
-                    or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
-                    or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
-                )
-                .order_by(TrainingRun.id)
-                .limit(limit)
-            )
+def submittable(database: Database, now: datetime, limit: int, *, by_itself: bool) -> list[str]:
+    """Keys of models whose training was opened and not sent yet, oldest first.
+
+    Left out is what nobody meant to pay for now: a ZIP that was materialised by hand, and, where nothing may
+    be spent without being asked (`by_itself` False), what a sensor opened.
+    """
+    waiting = (
+        select(UserModel.model_key)
+        .join(TrainingRun, TrainingRun.model_id == UserModel.id)
+        .where(
+            TrainingRun.state.in_([TrainingState.READY, TrainingState.PACKED]),
+            TrainingRun.asked_by != ASKED_BY_HAND,
+            or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
+            or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
         )
+        .order_by(TrainingRun.id)
+        .limit(limit)
+    )
+    if not by_itself:
+        waiting = waiting.where(TrainingRun.asked_by != ASKED_BY_SENSOR)
+    with database.read() as session:
+        return list(session.scalars(waiting))
