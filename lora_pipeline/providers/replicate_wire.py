@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
 import time
 from collections.abc import Iterator
+from functools import cache
 from ipaddress import ip_address
 
 import httpx
@@ -34,6 +36,12 @@ CHUNK = 1 << 20
 _STALL_S = 60.0
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificate authorities takes 30 ms: once a process, not once a provider."""
+    return httpx.create_ssl_context()
+
+
 class GuardedTransport(httpx.BaseTransport):
     """Sends requests: the token to the provider's own origin only, and no answer takes longer than `timeout`."""
 
@@ -41,7 +49,7 @@ class GuardedTransport(httpx.BaseTransport):
         self._base = base
         self._token = token
         self._timeout = timeout
-        self._inner = httpx.HTTPTransport(limits=POOL)
+        self._inner = httpx.HTTPTransport(verify=_tls(), limits=POOL)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request, once."""

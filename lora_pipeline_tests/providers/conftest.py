@@ -28,11 +28,17 @@ def shared_simulator() -> Iterator[RunningSimulator]:
         yield running
 
 
+@pytest.fixture(scope="package")
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client() as client:
+        yield client
+
+
 @pytest.fixture
-def simulator(shared_simulator: RunningSimulator) -> RunningSimulator:
+def simulator(shared_simulator: RunningSimulator, http: httpx.Client) -> RunningSimulator:
     """One server for all tests, because starting one takes longer than a test: faults, counts and settings are new,
     the trainings of other tests are not (each test has its own destination)."""
-    httpx.delete(f"{shared_simulator.url}/simulator/faults")
+    http.delete(f"{shared_simulator.url}/simulator/faults")
     shared_simulator.control("requests/reset")
     shared_simulator.settings(**SETTINGS.model_dump(mode="json", include={"out_of_credit", "file_cap_bytes"}))
     return shared_simulator
