@@ -73,10 +73,11 @@ def read_header(get_range: Callable[[int, int], bytes], size: int) -> Safetensor
     if len(beginning) < LENGTH_BYTES:
         raise truncated(f"it has {len(beginning)} bytes, less than the {LENGTH_BYTES} of the header's length")
     length = int.from_bytes(beginning[:LENGTH_BYTES], "little")
-    if length > FORMAT_MAX_HEADER:
+    # A length far beyond the file is no cut file: other formats' first bytes make such numbers.
+    if length > FORMAT_MAX_HEADER or length > max(MAX_HEADER, size):
         raise invalid(
-            f"it announces a header of {length:,} bytes (the format allows {FORMAT_MAX_HEADER:,}), so it is"
-            " probably no safetensors file"
+            f"its first bytes {beginning[:LENGTH_BYTES].hex(' ')} announce a header of {length:,} bytes in a file of"
+            f" {size:,}, so it is probably another kind of file"
         )
     if beginning[LENGTH_BYTES : LENGTH_BYTES + 1] not in (b"{", b""):
         raise invalid(

@@ -140,7 +140,8 @@ def _inspect_member(file: BinaryIO) -> VerifiedWeights:
             raise
         raise WeightsRefused(
             Refusal.INCOMPLETE_MEMBER,
-            "The archive arrived whole, but the .safetensors file in it is incomplete. Look at the training's log",
+            f"The archive arrived whole, but the .safetensors file in it ({file.seek(0, os.SEEK_END):,} bytes) ends"
+            " before its tensors do. Look at the training's log",
         ) from refused
 
 

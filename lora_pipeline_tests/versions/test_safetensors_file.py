@@ -79,6 +79,7 @@ def test_no_dtype_of_the_library_is_missing() -> None:
 INVALID: dict[str, tuple[bytes, str]] = {
     "length beyond the format": (struct.pack("<Q", 100_000_001) + b"{", "invalid_header"),
     "length of 2**63": (struct.pack("<Q", 2**63) + b"{" * 600, "invalid_header"),
+    "another format's first bytes": (b"PK\x03\x04\0\0\0\0{" + b"x" * 600, "invalid_header"),
     "nothing": (b"", "truncated"),
     "seven bytes": (b"\x10\0\0\0\0\0\0", "truncated"),
     "header cut": (with_header({"a": entry(0, 1)}, b"")[:-3], "truncated"),
