@@ -41,6 +41,13 @@ class Connections:
         return open_store(self.settings.resolved_object_store)
 
     @cached_property
+    def inbox(self) -> ObjectStore:
+        """Where new photographs arrive."""
+        from lora_pipeline.objects.opening import open_store
+
+        return open_store(self.settings.resolved_inbox)
+
+    @cached_property
     def provider(self) -> TrainingProvider:
         """Replicate, or the simulator (SettingsError where neither a token nor a simulator is there)."""
         from lora_pipeline.providers.replicate import ReplicateProvider

@@ -15,7 +15,6 @@ from lora_pipeline.defs.resources import Pipeline
 INTAKE, TRAINING, REGISTRY = "intake", "training", "registry"
 
 
-
 @dg.asset(partitions_def=models, group_name=INTAKE, kinds={"image"}, code_version="1")
 def uploaded_image_set(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
     """The checked and frozen photographs of a model: originals by hash, a verdict for each, a contact sheet."""

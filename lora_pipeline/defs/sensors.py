@@ -16,17 +16,18 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     quick = min(interval, 10)
 
     @dg.sensor(job=start_trainings, minimum_interval_seconds=min(interval, 30), default_status=running)
-    def image_set_sensor(
-        context: dg.SensorEvaluationContext, pipeline: Pipeline
-    ) -> dg.RunRequest | dg.SkipReason:
+    def image_set_sensor(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SensorResult:
         """Finds image sets that are ready to train and asks for one batch run that starts them."""
         from lora_pipeline.trainings.starting import work_to_start
+        from lora_pipeline.versions.overview import models_after
 
+        newest, keys = models_after(pipeline.connections.database, int(context.cursor or 0))
+        add_models(context.instance, keys)
         work = work_to_start(pipeline.connections)
-        add_models(context.instance, work.new_models)
         if work.lease is None:
-            return dg.SkipReason(work.explanation)
-        return _batch(start_trainings, "start_ready_trainings", work.lease)
+            return dg.SensorResult(skip_reason=work.explanation, cursor=str(newest))
+        request = _batch(start_trainings, "start_ready_trainings", work.lease)
+        return dg.SensorResult(run_requests=[request], cursor=str(newest))
 
     @dg.sensor(job=finalise_trainings, minimum_interval_seconds=interval, default_status=running)
     def training_status_sensor(pipeline: Pipeline) -> dg.RunRequest | dg.SkipReason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,20 +34,32 @@ class BatchReport:
         return f"{len(self.done)} {self.verb}, {len(self.failures)} not"
 
 
-@contextmanager
-def batch_lease(connections: Connections, name: str, token: str | None) -> Iterator[Callable[[], bool]]:
-    """Work under the lease that a tick took (or take one): yields `renew`, which says whether to go on.
+class BatchLease:
+    """The lease a batch works under. `renew` says whether to go on; `keep` lets it run out by itself."""
 
-    Where another batch holds the lease, `renew` says False from the start and nothing is done.
-    """
+    def __init__(self, connections: Connections, name: str, token: str | None) -> None:
+        self._connections = connections
+        self._name = name
+        self._token = token
+        self.keep = False
+        """Set where everything failed: the next batch then waits out the lease instead of failing at once again."""
+
+    def renew(self) -> bool:
+        """Hold on to the lease; False where another batch has it, so that nothing (more) is done."""
+        settings = self._connections.settings
+        return self._token is not None and renew_lease(
+            self._connections.database, self._name, self._token, settings.lease, self._connections.now()
+        )
+
+
+@contextmanager
+def batch_lease(connections: Connections, name: str, token: str | None) -> Iterator[BatchLease]:
+    """Work under the lease that a tick took, or take one."""
     database, duration = connections.database, connections.settings.lease
     held = token or take_lease(database, name, duration, connections.now())
-
-    def renew() -> bool:
-        return held is not None and renew_lease(database, name, held, duration, connections.now())
-
+    lease = BatchLease(connections, name, held)
     try:
-        yield renew
+        yield lease
     finally:
-        if held is not None:
+        if held is not None and not lease.keep:
             give_lease_back(database, name, held, connections.now())

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_pipeline.database.tables import TrainingRun
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.tables import ImageSet, TrainingRun
+from lora_pipeline.image_sets.facts import image_set_facts
 from lora_pipeline.trainings.outbox import AssetEvent
 
 TRAINING_ASSETS = {"replicate": "replicate_training", "runpod": "runpod_training"}
@@ -57,6 +60,17 @@ def training_event(run: TrainingRun, model_key: str) -> AssetEvent:
         partition=model_key,
         kind=kind,
         facts=training_facts(run),
+    )
+
+
+def image_set_event(session: Session, image_set: ImageSet, model_key: str) -> AssetEvent:
+    """The materialisation of `uploaded_image_set` that a frozen set is worth."""
+    return AssetEvent(
+        event_id=f"set:{image_set.id}",
+        asset_key="uploaded_image_set",
+        partition=model_key,
+        kind="materialisation",
+        facts=image_set_facts(session, image_set),
     )
 
 

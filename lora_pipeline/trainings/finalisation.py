@@ -26,11 +26,12 @@ from lora_pipeline.identity import IdentityError, VersionRef, parse_model, parse
 from lora_pipeline.objects.errors import ObjectExists
 from lora_pipeline.objects.store import ObjectStore
 from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, TrainingProvider
+from lora_pipeline.trainings.cancelling import activate_unless_cancelled
 from lora_pipeline.trainings.facts import training_facts
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.outbox import AssetEvent
 from lora_pipeline.trainings.transitions import move, owe_all
-from lora_pipeline.versions.activation import Activated, activate_trained
+from lora_pipeline.versions.activation import Activated
 from lora_pipeline.versions.refusal import Refusal, WeightsRefused
 from lora_pipeline.versions.registry import ArchivedWeights, register_version, version_facts
 from lora_pipeline.versions.weights import VerifiedWeights, read_weights
@@ -198,10 +199,10 @@ def _finish(
         if run.state != TrainingState.SUCCEEDED:
             return FinalisationResult(run_id, model.model_key, Finalisation.TAKEN)
         version = register_version(session, run, model, archived, provider_version, now)
-        activated = activate_trained(session, model, version, now)
         run.completed_at, run.progress, run.progress_estimated = now, 100, False
         run.lease_token = run.lease_until = run.not_before = run.error = None
         move(session, run, TrainingState.FINALISED, now, emit=False)
+        activated = activate_unless_cancelled(session, run, model, version, now)
         if emit:
             owe_all(session, [trained_event(session, run, model, version)], now)
         return FinalisationResult(

@@ -23,6 +23,7 @@ from lora_pipeline.trainings.following import FollowReport, FollowRules, follow_
 from lora_pipeline.trainings.leases import take_lease
 from lora_pipeline.trainings.outbox import AssetEvent, owe
 from lora_pipeline.trainings.reconciliation import ReconcileRules
+from lora_pipeline.versions.activation import Activated
 from lora_pipeline.versions.overview import registry_facts
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ def finalise_succeeded(
     done: list[str] = []
     failures: list[Failure] = []
     tried: set[int] = set()
-    with batch_lease(connections, LEASE, lease) as renew:
-        while renew():
+    with batch_lease(connections, LEASE, lease) as held:
+        while held.renew():
             due = finalisable(connections.database, connections.now(), _ROUND)
             due = [run_id for run_id in due if run_id not in tried]
             if not due:
@@ -86,7 +87,7 @@ def finalise_succeeded(
                     done.append(result.model_key)
                 elif result.outcome in (Finalisation.HELD, Finalisation.RETRY):
                     failures.append(Failure(result.model_key, result.reason or ""))
-                renew()
+                held.renew()
         delete_ended_datasets(
             connections.database, connections.store, connections.provider, connections.now()
         )
@@ -127,11 +128,14 @@ def _owe_registry(connections: Connections, last_run: int) -> None:
 
 def _line(result: FinalisationResult) -> str:
     if result.outcome is Finalisation.FINALISED:
-        served = (
-            "served" if result.activated and not result.activated.kept_pinned else "kept, another is pinned"
-        )
-        return f"{result.model_key}: V{result.version} verified, {served}"
+        return f"{result.model_key}: V{result.version} verified, {_served(result.activated)}"
     return f"{result.model_key}: {result.outcome.value}: {result.reason or ''}"
+
+
+def _served(activated: Activated | None) -> str:
+    if activated is not None and activated.withheld:
+        return "not served: its cancel had been asked for"
+    return "kept, another is pinned" if activated is None or activated.kept_pinned else "served"
 
 
 def _explain(report: FollowReport) -> str:

@@ -25,6 +25,7 @@ from lora_pipeline.providers.protocol import (
     TrainingProvider,
 )
 from lora_pipeline.trainings.adoption import marks_of
+from lora_pipeline.trainings.late_landings import given_up_requests, report_late_landings
 from lora_pipeline.trainings.leases import leased
 from lora_pipeline.trainings.lifecycle import FOLLOWED, TrainingState
 from lora_pipeline.trainings.reconciliation import (
@@ -125,7 +126,8 @@ def follow_trainings(
             return FollowReport(overlapped=True)
         followed = _followed(database, provider.name)
         unknown = unknown_submissions(database, provider.name, started)
-        if not followed and not unknown:
+        given_up = given_up_requests(database, provider.name, started)
+        if not followed and not unknown and not given_up:
             log.info("No in-progress trainings found")
             return FollowReport()
         tick = _Tick(deadline=started + rules.budget)
@@ -133,6 +135,7 @@ def follow_trainings(
         _read_stragglers(tick, provider, followed, clock)
         _read_logs(tick, provider, followed, clock)
         moved = _record(database, provider, tick, followed, unknown, rules, clock())
+        moved += report_late_landings(database, given_up, tick.jobs.values(), provider.simulated, clock())
     return FollowReport(
         open=len(followed),
         unknown=len(unknown),

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, ImageSet, TrainingRun, UserModel
 from lora_pipeline.providers.protocol import TrainingProvider
 from lora_pipeline.trainings.costs import estimated_cost
+from lora_pipeline.trainings.facts import image_set_event
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
 from lora_pipeline.trainings.parameters import DEFAULT_POLICY, training_parameters
 from lora_pipeline.trainings.progress import expected_seconds
-from lora_pipeline.trainings.transitions import move
+from lora_pipeline.trainings.transitions import move, owe_all
 
 # Enough finished trainings for a steady median, few enough to follow a provider that becomes faster.
 _HISTORY = 50
@@ -56,11 +57,13 @@ def open_training(
     trainer: str,
     owner: str | None,
     now: datetime,
+    emit: bool = True,
 ) -> OpenedTraining:
     """Commit a run in `ready` for a frozen set, or give back the model's open run of the same set.
 
     Raises TrainingRefused where another training of the model is still open, ParametersRefused where the
-    trainer would not take the parameters, and ProviderError where the trainer cannot be asked.
+    trainer would not take the parameters, and ProviderError where the trainer cannot be asked. `emit=False`
+    where the image set's materialisation has been reported already.
     """
     schema = provider.input_schema(trainer)
     destination_owner = owner or provider.owner()
@@ -104,7 +107,9 @@ def open_training(
         )
         session.add(run)
         session.flush()
-        move(session, run, TrainingState.READY, now, emit=False)
+        move(session, run, TrainingState.READY, now)
+        if emit:
+            owe_all(session, [image_set_event(session, image_set, model.model_key)], now)
         session.add(
             AuditEntry(
                 at=now,
@@ -115,6 +120,40 @@ def open_training(
             )
         )
         return OpenedTraining(run.id, run.token, created=True)
+
+
+def untrained_sets(database: Database, *, by_itself: bool, limit: int) -> list[str]:
+    """Keys of models whose newest frozen set was never opened for training: what a crash in between left.
+
+    A set whose content the model was trained on before counts only where somebody asked for it, and without
+    permission to spend (`by_itself`) so do all.
+    """
+    newest = (
+        select(func.max(ImageSet.id).label("id"))
+        .where(ImageSet.state == "ready")
+        .group_by(ImageSet.model_id)
+        .subquery()
+    )
+    trained = aliased(ImageSet)
+    opened = exists().where(TrainingRun.image_set_id == ImageSet.id)
+    known_content = exists().where(
+        TrainingRun.model_id == ImageSet.model_id,
+        TrainingRun.image_set_id == trained.id,
+        trained.digest == ImageSet.digest,
+    )
+    busy = exists().where(TrainingRun.model_id == ImageSet.model_id, TrainingRun.state.in_(OPEN))
+    asked = ImageSet.asked_for_at.is_not(None)
+    with database.read() as session:
+        return list(
+            session.scalars(
+                select(UserModel.model_key)
+                .join(ImageSet, ImageSet.model_id == UserModel.id)
+                .join(newest, newest.c.id == ImageSet.id)
+                .where(~opened, ~busy, or_(asked, ~known_content) if by_itself else asked)
+                .order_by(ImageSet.id)
+                .limit(limit)
+            )
+        )
 
 
 def destination_for(owner: str, model: UserModel) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "ParametersRefused",
     "TrainingParameters",
     "caption_prefix",
+    "overridable",
     "redacted",
     "training_parameters",
     "validate_parameters",
@@ -162,6 +163,11 @@ def _policy(name: str) -> ParameterPolicy:
 
 def _forbidden(name: str) -> bool:
     return name in _FIXED or is_secret_name(name)
+
+
+def overridable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's stored parameters, those that may be asked for again in a new run."""
+    return {name: value for name, value in parameters.items() if not _forbidden(name)}
 
 
 def _override_problem(name: str) -> ParameterProblem:

@@ -17,6 +17,7 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import TrainingRun
 from lora_pipeline.providers.protocol import TrainingJob
 from lora_pipeline.trainings.adoption import adopt
+from lora_pipeline.trainings.late_landings import give_up_request
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.transitions import Moved, move
 
@@ -130,6 +131,7 @@ def _move_if_unknown(
         if not unchanged:
             return None
         if to is TrainingState.PACKED:
+            give_up_request(session, run, "reconciliation", now)
             run.post_started_at = run.lease_until = None
         return move(session, run, to, now, reason=reason)
 

@@ -18,21 +18,30 @@ from sqlalchemy.orm import Session
 from lora_pipeline.archives import TrainingZipError
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import ImageSet, ModelVersion, TrainingRun, UserModel
-from lora_pipeline.image_sets.facts import image_set_facts
+from lora_pipeline.image_sets.freezing import SetBlocked, freeze_set, latest_frozen_set
+from lora_pipeline.image_sets.inbox import IntakeError
+from lora_pipeline.image_sets.intake import take_in_from_inbox
 from lora_pipeline.image_sets.profiles import ImageProfile
 from lora_pipeline.image_sets.readiness import ready_models
 from lora_pipeline.objects import ObjectStoreError
 from lora_pipeline.providers.protocol import ProviderError
 from lora_pipeline.trainings.batches import BatchReport, Failure, batch_lease
 from lora_pipeline.trainings.controls import submission_switch
-from lora_pipeline.trainings.facts import training_event, zip_event
-from lora_pipeline.trainings.finalisation import Finalisation, finalise_training, trained_event
-from lora_pipeline.trainings.intents import OpenedTraining, TrainingRefused, TrainingWish, open_training
+from lora_pipeline.trainings.facts import image_set_event, training_event, zip_event
+from lora_pipeline.trainings.finalisation import finalise_training, trained_event
+from lora_pipeline.trainings.finishing import finalisation_rules
+from lora_pipeline.trainings.intents import (
+    OpenedTraining,
+    TrainingRefused,
+    TrainingWish,
+    open_training,
+    untrained_sets,
+)
 from lora_pipeline.trainings.leases import take_lease
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
-from lora_pipeline.trainings.outbox import AssetEvent, owe
+from lora_pipeline.trainings.outbox import AssetEvent
 from lora_pipeline.trainings.packing import pack_training
-from lora_pipeline.trainings.parameters import ParametersRefused
+from lora_pipeline.trainings.parameters import DEFAULT_POLICY, ParametersRefused
 from lora_pipeline.trainings.submission import (
     ASKED_BY_SENSOR,
     Submission,
@@ -76,6 +85,9 @@ class PreparedSet:
     """A frozen image set, and the event it is worth."""
 
     image_set_id: int
+    unchanged: bool
+    """The model's last training was of this very content."""
+    asked_for: bool
     event: AssetEvent
 
 
@@ -101,26 +113,23 @@ def prepare_image_set(connections: Connections, model_key: str) -> PreparedSet:
     A set that is frozen already and has nothing new is given back as it is. Raises SetBlocked with every
     reason where it cannot be trained.
     """
-    rules, now = connections.start_rules, connections.now()
-    take_in_inbox(
-        connections.database,
-        connections.store,
-        connections.settings.resolved_inbox,
-        model_key,
-        profile=rules.profile,
-        clock=connections.now,
-    )
-    frozen = freeze_set(connections.database, connections.store, model_key, profile=rules.profile, now=now)
-    with connections.database.read() as session:
+    database, store, profile = connections.database, connections.store, connections.start_rules.profile
+    take_in_from_inbox(database, store, connections.inbox, model_key, profile=profile)
+    frozen = freeze_set(database, store, model_key, profile=profile)
+    with database.read() as session:
         image_set = session.get_one(ImageSet, frozen.image_set_id)
-        return PreparedSet(image_set.id, image_set_event(session, image_set, model_key))
+        asked = image_set.asked_for_at is not None
+        return PreparedSet(
+            image_set.id, frozen.unchanged, asked, image_set_event(session, image_set, model_key)
+        )
 
 
 def open_and_pack(connections: Connections, model_key: str, *, asked_by: str) -> AssetEvent:
     """Open a training of the model's newest frozen set and store its ZIP; the event of the ZIP."""
-    with connections.database.read() as session:
-        image_set_id = newest_frozen_set(session, model_key)
-    opened = _open(connections, TrainingWish(model_key, image_set_id, asked_by))
+    frozen = latest_frozen_set(connections.database, model_key)
+    if frozen is None:
+        raise TrainingRefused(f"{model_key} has no frozen image set: materialise uploaded_image_set first")
+    opened = _open(connections, TrainingWish(model_key, frozen.image_set_id, asked_by), emit=False)
     pack_training(connections.database, connections.store, opened.run_id, emit=False)
     with connections.database.read() as session:
         return zip_event(session.get_one(TrainingRun, opened.run_id), model_key)
@@ -181,11 +190,7 @@ def start_training(
     say("looking at the photographs")
     prepared = prepare_image_set(connections, model_key)
     wish = TrainingWish(model_key, prepared.image_set_id, asked_by, policy, dict(overrides or {}))
-    opened = _open(connections, wish)
-    say("packing the training ZIP")
-    pack_training(connections.database, connections.store, opened.run_id)
-    say("submitting")
-    return _submit(connections, opened.run_id)
+    return _train(connections, wish, say)
 
 
 def work_to_start(connections: Connections) -> WorkToStart:
@@ -198,12 +203,11 @@ def work_to_start(connections: Connections) -> WorkToStart:
         switch = submission_switch(session)
     if switch.paused:
         return WorkToStart(None, f"submissions are paused: {switch.reason}")
-    ready = _ready(connections)
-    waiting = submittable(database, now, 1)
-    if not ready and not waiting:
+    if not _due(connections):
         allowed = connections.may_submit_by_itself()
         return WorkToStart(
-            None, "no image set is ready" if allowed else "LORA_AUTO_SUBMIT is off and nobody asked for a training"
+            None,
+            "no image set is ready" if allowed else "LORA_AUTO_SUBMIT is off and nobody asked for a training",
         )
     lease = take_lease(database, LEASE, connections.settings.lease, now)
     return WorkToStart(lease, "a starting batch is at work already")
@@ -216,48 +220,53 @@ def start_ready(
     done: list[str] = []
     failures: list[Failure] = []
     tried: set[str] = set()
-    with batch_lease(connections, LEASE, lease) as renew:
-        while renew():
+    with batch_lease(connections, LEASE, lease) as held:
+        while held.renew():
             work = [key for key in _due(connections) if key not in tried]
             if not work:
                 break
             tried.update(work)
             for model_key, outcome in _start_all(connections, work):
-                renew()
-                say(f"{model_key}: {outcome}")
-                if isinstance(outcome, Failure):
+                held.renew()
+                if outcome is None:
+                    say(f"{model_key}: trained on these very photographs already")
+                elif isinstance(outcome, Failure):
                     failures.append(outcome)
                 elif outcome.outcome is Submission.SUBMITTED:
+                    say(f"{model_key}: submitted as {outcome.training_id}")
                     done.append(model_key)
                 elif outcome.outcome is not Submission.TAKEN:
                     failures.append(Failure(model_key, f"{outcome.outcome.value}: {outcome.reason}"))
+        held.keep = bool(failures) and not done
     return BatchReport(tuple(done), tuple(failures), "submitted")
 
 
 def _due(connections: Connections) -> list[str]:
-    """Models with something to start, those with an opened training first."""
-    opened = submittable(
-        connections.database, connections.now(), _ROUND, by_itself=connections.may_submit_by_itself()
-    )
-    return list(dict.fromkeys([*opened, *_ready(connections)]))[:_ROUND]
+    """Models with something to start: a training opened and not sent, a frozen set, a set that became ready.
 
-
-def _ready(connections: Connections) -> list[str]:
-    settings = connections.settings
-    return ready_models(
-        connections.database,
-        settings.resolved_inbox,
-        by_itself=connections.may_submit_by_itself(),
-        enough=settings.ready_images,
-        quiet=settings.ready_quiet,
-        now=connections.now(),
+    Where nothing may be spent without being asked, only what a person asked for.
+    """
+    settings, database, now = connections.settings, connections.database, connections.now()
+    by_itself = connections.may_submit_by_itself()
+    opened = submittable(database, now, _ROUND, by_itself=by_itself)
+    readiness = ready_models(
+        database,
+        connections.inbox,
+        ready_images=settings.ready_images,
+        ready_quiet=settings.ready_quiet,
+        now=now,
     )
+    for problem in readiness.problems:
+        log.warning("%s", problem)
+    ready = [model.model_key for model in readiness.ready if by_itself or model.reason == "asked for"]
+    frozen = untrained_sets(database, by_itself=by_itself, limit=_ROUND)
+    return list(dict.fromkeys([*opened, *frozen, *ready]))[:_ROUND]
 
 
 def _start_all(
     connections: Connections, model_keys: list[str]
-) -> Iterator[tuple[str, SubmissionResult | Failure]]:
-    def one(model_key: str) -> tuple[str, SubmissionResult | Failure]:
+) -> Iterator[tuple[str, SubmissionResult | Failure | None]]:
+    def one(model_key: str) -> tuple[str, SubmissionResult | Failure | None]:
         try:
             return model_key, _start_one(connections, model_key)
         except _EXPECTED_TROUBLE as error:
@@ -267,16 +276,30 @@ def _start_all(
         yield from pool.map(one, model_keys)
 
 
-def _start_one(connections: Connections, model_key: str) -> SubmissionResult:
+def _start_one(connections: Connections, model_key: str) -> SubmissionResult | None:
+    """Start one model; None where its photographs are those it was trained on last."""
     with connections.database.read() as session:
         run = _newest_run(session, model_key)
     if run is not None and run.state in (TrainingState.READY, TrainingState.PACKED):
         pack_training(connections.database, connections.store, run.id)
         return _submit(connections, run.id)
-    return start_training(connections, model_key, asked_by=ASKED_BY_SENSOR)
+    prepared = prepare_image_set(connections, model_key)
+    if prepared.unchanged and not prepared.asked_for:
+        return None
+    return _train(connections, TrainingWish(model_key, prepared.image_set_id, ASKED_BY_SENSOR))
 
 
-def _open(connections: Connections, wish: TrainingWish) -> OpenedTraining:
+def _train(
+    connections: Connections, wish: TrainingWish, say: Callable[[str], object] = lambda _: None
+) -> SubmissionResult:
+    opened = _open(connections, wish)
+    say("packing the training ZIP")
+    pack_training(connections.database, connections.store, opened.run_id)
+    say("submitting")
+    return _submit(connections, opened.run_id)
+
+
+def _open(connections: Connections, wish: TrainingWish, *, emit: bool = True) -> OpenedTraining:
     rules = connections.start_rules
     return open_training(
         connections.database,
@@ -285,6 +308,7 @@ def _open(connections: Connections, wish: TrainingWish) -> OpenedTraining:
         trainer=rules.trainer,
         owner=rules.owner,
         now=connections.now(),
+        emit=emit,
     )
 
 

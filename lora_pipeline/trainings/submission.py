@@ -138,6 +138,7 @@ def _take(database: Database, run_id: int, lease: str, rules: SubmissionRules, n
                 .where(
                     TrainingRun.id == run_id,
                     TrainingRun.state == TrainingState.PACKED,
+                    TrainingRun.cancel_requested_at.is_(None),
                     or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
                     or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
                 )

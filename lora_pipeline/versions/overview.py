@@ -48,3 +48,12 @@ def registry_facts(database: Database) -> dict[str, Any]:
                 for model, version, artifact in newest
             ],
         }
+
+
+def models_after(database: Database, model_id: int) -> tuple[int, list[str]]:
+    """The newest model's id and the keys of all models made after `model_id`: what Dagster does not know yet."""
+    with database.read() as session:
+        rows = session.execute(
+            select(UserModel.id, UserModel.model_key).where(UserModel.id > model_id).order_by(UserModel.id)
+        ).all()
+    return (rows[-1].id if rows else model_id), [row.model_key for row in rows]
