@@ -49,7 +49,7 @@ def near_duplicate(
         return Finding(
             "near_duplicate",
             Severity.WARN,
-            f"Almost {how}{nearest.other}",
+            f"Almost {how or 'the same as '}{nearest.other}",
             nearest.bits,
             profile.near_duplicate_bits,
             "Exclude one of the two: repeated pictures are learned by heart",

@@ -224,13 +224,13 @@ def _captions(kept: Sequence[MemberRecord]) -> Iterator[Finding]:
 
 
 def _stems(kept: Sequence[MemberRecord]) -> Iterator[Finding]:
+    # Without the names: what is said about a set is shown where file names, which can name people, may not be.
     counts = Counter(stem(member.name).lower() for member in kept)
-    shared = sorted(name for name, count in counts.items() if count > 1)
+    shared = sum(count for count in counts.values() if count > 1)
     if shared:
         yield Finding(
             "shared_names",
             Severity.NOTE,
-            f"{', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}: several images share the name; "
-            "the ZIP numbers them",
-            len(shared),
+            f"{shared} images share a name but for its extension; the ZIP numbers them",
+            shared,
         )

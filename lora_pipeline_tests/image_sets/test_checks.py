@@ -168,7 +168,7 @@ def test_likeness_is_told_by_the_bits_that_differ(bits: int, code: str | None, m
 def test_the_nearest_of_several_is_named() -> None:
     like = [member(n, image=image(n, phash=flipped(image(0).phash, bits))) for n, bits in ((1, 5), (2, 4))]
     assessment = assess([member(0), *like], context())
-    assert assessment.members[2].findings[0].message == "Almost photo-001.jpg"
+    assert assessment.members[2].findings[0].message == "Almost the same as photo-001.jpg"
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
