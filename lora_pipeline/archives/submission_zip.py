@@ -1,7 +1,9 @@
 """Storing a training ZIP for a submission, under a key that proves whose it is and what it holds."""
 
 import re
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -11,6 +13,9 @@ from lora_pipeline.objects import ObjectExists, ObjectStore, ObjectStoreError
 
 HELD_ZIP_BYTES = 32 * 1024 * 1024
 """A ZIP up to this size (some twenty photos, the usual set) is held in memory, so that each photo is read once."""
+
+PIECES_AHEAD = 8
+"""Pieces (of about 1 MiB) read before they are hashed."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,23 @@ def store_training_zip(store: ObjectStore, token: str, entries: Iterable[Trainin
 
 
 def _hashed(entries: list[TrainingZipEntry], size: int) -> tuple[str, Iterable[bytes]]:
-    digest = sha256()
     if size <= HELD_ZIP_BYTES:
         held = list(zip_stream(entries))
-        for piece in held:
-            digest.update(piece)
-        return digest.hexdigest(), held
+        return _sha256(held), held
     measured: list[TrainingZipEntry] = []
-    for piece in zip_stream(entries, measured):
-        digest.update(piece)
-    return digest.hexdigest(), zip_stream(measured)
+    return _sha256(zip_stream(entries, measured)), zip_stream(measured)
+
+
+def _sha256(pieces: Iterable[bytes]) -> str:
+    """Hash in a second thread, so that it overlaps with reading and CRC (all three leave Python's lock)."""
+    digest = sha256()
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="zip-sha256") as hasher:
+        for piece in pieces:
+            waiting.append(hasher.submit(digest.update, piece))
+            if len(waiting) > PIECES_AHEAD:
+                waiting.popleft().result()
+    return digest.hexdigest()
 
 
 def _create(store: ObjectStore, key: str, pieces: Iterable[bytes], size: int) -> bool:

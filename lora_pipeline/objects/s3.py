@@ -65,9 +65,22 @@ class S3ObjectStore:
         self.root = f"s3://{bucket}/{prefix}".rstrip("/")
         self._endpoint = endpoint_url
         client: ClientConfig = {**CLIENT, "allow_http": (endpoint_url or "").startswith("http://")}
-        self._store = S3Store(
-            bucket, prefix=prefix or None, config=config, client_options=client, retry_config=RETRIES, **store
-        )
+
+        def connect(**more: Any) -> S3Store:
+            return S3Store(
+                bucket,
+                prefix=prefix or None,
+                config=config,
+                client_options=client,
+                retry_config=RETRIES,
+                **store,
+                **more,
+            )
+
+        self._store = connect()
+        # Hashing every part for its signature takes as long as all the rest of a fast upload. What is large here
+        # carries its own proof, which is checked where it is read: the ZIP's CRCs, the weights' hash.
+        self._unhashed = connect(unsigned_payload=True)
 
     def address(self, key: str) -> str:
         return f"{self.root}/{check_key(key)}"
@@ -128,7 +141,7 @@ class S3ObjectStore:
             if create_only and self._exists(key):
                 raise ObjectExists(self.address(key), "an object with this key exists", "Use another key")
             obstore.put(
-                self._store,
+                self._unhashed,
                 key,
                 chain([first], source),
                 attributes=attributes,
