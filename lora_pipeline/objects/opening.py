@@ -83,9 +83,18 @@ def _profile(env: Mapping[str, str]) -> dict[str, Any]:
     if env.get("AWS_ACCESS_KEY_ID") or not env.get("AWS_PROFILE"):
         return {}
     from boto3 import Session
+    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    return {"credential_provider": Boto3CredentialProvider(Session(profile_name=env["AWS_PROFILE"]))}
+    name = env["AWS_PROFILE"]
+    try:
+        return {"credential_provider": Boto3CredentialProvider(Session(profile_name=name))}
+    except (BotoCoreError, ValueError) as error:
+        raise StoreRefused(
+            f"AWS_PROFILE {name!r}",
+            f"it gives no credentials ({error})",
+            "Run 'aws configure', or correct the name",
+        ) from error
 
 
 def _without_login(address: str) -> str:

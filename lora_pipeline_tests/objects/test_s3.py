@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
@@ -229,3 +230,20 @@ def test_without_credentials_the_settings_are_named(
 def test_an_unsigned_stranger_is_not_what_the_urls_are_for(s3_store: ObjectStore) -> None:
     with pytest.raises(urllib.error.HTTPError), urlopen(s3_store.presign_get("missing", timedelta(1)) or ""):
         pass
+
+
+def test_a_named_profile_signs_in(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "credentials").write_text(
+        "[dev]\naws_access_key_id=AKIADEV\naws_secret_access_key=secret\n[empty]\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    address = f"s3://{s3_server.create_bucket()}"
+    store = open_store(address, endpoint_url=s3_server.endpoint_url, env={"AWS_PROFILE": "dev"})
+    store.put_bytes("k", b"1")
+    assert "AKIADEV" in (store.presign_get("k", timedelta(hours=1)) or "")
+    for name in ("missing", "empty"):
+        with pytest.raises(StoreRefused, match=f"AWS_PROFILE '{name}': it gives no credentials"):
+            open_store(address, endpoint_url=s3_server.endpoint_url, env={"AWS_PROFILE": name})
