@@ -163,6 +163,8 @@ class Activation(Base):
     actor: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str] = mapped_column(Text)
     pinned: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    restores_id: Mapped[int | None] = mapped_column(RowId)
+    """The earlier activation that a rollback went back to: the next rollback goes on from there."""
 
     __table_args__ = (
         Index(
@@ -173,6 +175,24 @@ class Activation(Base):
             postgresql_where=text("active_to IS NULL"),
         ),
     )
+
+
+class ResolveCheck(Base):
+    """When a served model was last held against the provider because an application asked for its version.
+
+    Once a deployment: `asked_in` and `asked_at` claim the check, `answered_in` and `answered_at` settle it.
+    """
+
+    __tablename__ = "resolve_checks"
+
+    model_id: Mapped[int] = mapped_column(
+        RowId, ForeignKey("user_models.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    asked_in: Mapped[str] = mapped_column(String(128))
+    asked_at: Mapped[datetime]
+    answered_in: Mapped[str | None] = mapped_column(String(128))
+    answered_at: Mapped[datetime | None]
+    verdict: Mapped[str | None] = mapped_column(String(32))
 
 
 class ReviewItem(Base):
