@@ -102,11 +102,13 @@ def lora_metadata(facts: Mapping[str, Any]) -> Metadata:
 def inference_snippet(facts: Mapping[str, Any]) -> str:
     """Python that generates with exactly this version and its trigger word."""
     prompt = f"a photo of {facts['trigger_word']}"
+    model, _, version = facts["provider_version"].partition(":")
     return (
         "```python\n"
         "import replicate\n\n"
         "image = replicate.run(\n"
-        f'    "{facts["provider_version"]}",\n'
+        f'    "{model}:"\n'
+        f'    "{version}",\n'
         f'    input={{"prompt": "{prompt}", "lora_scale": {facts["lora_scale"]}}},\n'
         ")\n"
         "```"

@@ -83,7 +83,7 @@ def open_training(
             overrides=wish.overrides,
             schema=schema,
         )
-        seconds = expected_seconds(_durations(session, provider.name), steps=int(parameters.values["steps"]))
+        seconds = expected_seconds(_durations(session, provider.name), steps=parameters.steps)
         run = TrainingRun(
             user_id=model.user_id,
             model_id=model.id,

@@ -240,7 +240,8 @@ def _send(
     except Unauthenticated as error:
         _defer(database, dataset.run_id, clock(), error)
         raise
-    except ProviderUnavailable as error:
+    except (ProviderUnavailable, DestinationMissing) as error:
+        # A destination still missing right after it was made is a provider that is not done making it.
         return _defer(database, dataset.run_id, clock(), error)
     with database.begin() as session:
         adopt(session, dataset.run_id, job, provider.simulated, clock(), emit=emit)
