@@ -79,15 +79,12 @@ def given_up_requests(database: Database, provider: str, now: datetime) -> list[
         if not entries:
             return []
         run_ids = {int(entry.details["run"]) for entry in entries}
-        tokens = dict(
-            session.execute(
-                select(TrainingRun.id, TrainingRun.token).where(
-                    TrainingRun.id.in_(run_ids), TrainingRun.provider == provider
-                )
+        rows = session.execute(
+            select(TrainingRun.id, TrainingRun.token).where(
+                TrainingRun.id.in_(run_ids), TrainingRun.provider == provider
             )
-            .tuples()
-            .all()
         )
+        tokens = {run_id: token for run_id, token in rows}  # noqa: C416 - a Row is no pair to the type checker
     return [
         GivenUp(run_id, tuple(mark for mark in (tokens[run_id], entry.details.get("file_id")) if mark))
         for entry in entries

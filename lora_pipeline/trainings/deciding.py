@@ -1,0 +1,274 @@
+"""A person's decision over a training that the program does not decide by itself: held, or lost.
+
+Each decision looks again before it acts: at the provider for what absence was about to prove, and at the row
+under its lock, so that a decision made over yesterday's picture changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import AuditEntry, TrainingRun
+from lora_pipeline.providers.protocol import NotFound, TrainingJob, TrainingProvider
+from lora_pipeline.trainings.adoption import adopt, marks_of
+from lora_pipeline.trainings.adoption_checks import Expected, objection_to_adopting
+from lora_pipeline.trainings.intents import TrainingRefused
+from lora_pipeline.trainings.late_landings import give_up_request
+from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.retrying import weights_refused
+from lora_pipeline.trainings.runs import locked_run, model_key_of
+from lora_pipeline.trainings.transitions import move
+
+MAX_PAGES = 100
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+class DecisionRefused(TrainingRefused):
+    """This decision does not fit the run as it stands; the message says why and what does. Nothing was changed."""
+
+
+class Decision(StrEnum):
+    RESUBMITTED = "resubmitted"
+    ADOPTED = "adopted"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a decision did."""
+
+    run_id: int
+    model_key: str
+    decision: Decision
+    state: TrainingState
+    explanation: str
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """A submission of unknown outcome as it was read before the provider was asked."""
+
+    run_id: int
+    sent_at: datetime
+    expected: Expected
+
+
+def resubmit_training(
+    database: Database, provider: TrainingProvider, run_id: int, actor: str, clock: Callable[[], datetime]
+) -> Decided:
+    """Let a held submission of unknown outcome be sent again, once a fresh look at the list does not show it.
+
+    A job that the list does show is adopted instead. Raises DecisionRefused, or ProviderError where the list
+    could not be read: absence is then not proved. Even a proved absence is a bet, since a request may land
+    late; the list is watched for that, and a second job is cancelled and reported.
+    """
+    unknown = _unknown_submission(database, run_id, frozenset({TrainingState.HELD}))
+    found = _look_for(provider, unknown)
+    now = clock()
+    with database.begin() as session:
+        run = _unchanged(session, unknown)
+        model_key = model_key_of(session, run)
+        if found is not None:
+            _note(session, run, model_key, actor, "adopt training", now, training_id=found.id)
+            adopt(session, run_id, found, provider.simulated, now)
+            explanation = f"the provider has it as {found.id}: adopted, not sent again"
+            return Decided(run_id, model_key, Decision.ADOPTED, TrainingState(run.state), explanation)
+        if run.cancel_requested_at is not None:
+            raise DecisionRefused(
+                f"training run {run_id} was to be cancelled; sending it again would start it. "
+                f"Give it up with: lora-pipeline trainings resolve {run_id} --abandon"
+            )
+        give_up_request(session, run, actor, now)
+        _note(session, run, model_key, actor, "resubmit training", now)
+        run.post_started_at = run.not_before = run.lease_token = run.lease_until = None
+        move(session, run, TrainingState.PACKED, now)
+    explanation = "the provider's list does not show it; it is sent again with the next batch"
+    return Decided(run_id, model_key, Decision.RESUBMITTED, TrainingState.PACKED, explanation)
+
+
+def adopt_training(
+    database: Database,
+    provider: TrainingProvider,
+    run_id: int,
+    training_id: str,
+    actor: str,
+    clock: Callable[[], datetime],
+) -> Decided:
+    """Take the provider's training that a person names as the job of a submission of unknown outcome.
+
+    Raises DecisionRefused where its mark, its trainer or its destination says that it belongs elsewhere, and
+    ProviderError (NotFound) where the provider does not show it.
+    """
+    unknown = _unknown_submission(database, run_id, frozenset({TrainingState.HELD, TrainingState.INTENT}))
+    job = provider.get_training(training_id.strip())
+    objection = _owned_elsewhere(database, provider.name, run_id, job) or objection_to_adopting(
+        job, marks_of(job), unknown.expected
+    )
+    if objection is not None:
+        raise DecisionRefused(f"training run {run_id} cannot take {training_id.strip()}: {objection}")
+    now = clock()
+    with database.begin() as session:
+        run = _unchanged(session, unknown)
+        model_key = model_key_of(session, run)
+        _note(session, run, model_key, actor, "adopt training", now, training_id=job.id)
+        adopt(session, run_id, job, provider.simulated, now)
+        explanation = f"training {job.id} is its job now; it is followed from here on"
+        return Decided(run_id, model_key, Decision.ADOPTED, TrainingState(run.state), explanation)
+
+
+def abandon_training(
+    database: Database,
+    provider: TrainingProvider,
+    run_id: int,
+    actor: str,
+    clock: Callable[[], datetime],
+    *,
+    why: str = "",
+) -> Decided:
+    """Give up a held or lost training: it ends as failed, and what it trained is never registered.
+
+    A lost one is asked for once more and stays where the provider knows it again. Raises DecisionRefused,
+    ProviderError.
+    """
+    with database.read() as session:
+        seen = session.get(TrainingRun, run_id)
+        lost = seen.training_id if seen is not None and seen.state == TrainingState.LOST else None
+    if lost is not None:
+        _still_lost(provider, run_id, lost)
+    now = clock()
+    with database.begin() as session:
+        run = locked_run(session, run_id)
+        model_key = model_key_of(session, run)
+        objection = _objection_to_abandoning(run, looked_for=lost)
+        if objection is not None:
+            raise DecisionRefused(objection)
+        reason = f"abandoned by {actor}{f' ({why})' if why else ''}: {run.hold_reason or run.error or 'it stood still'}"
+        if run.training_id is None:
+            give_up_request(session, run, actor, now)
+        _note(session, run, model_key, actor, "abandon training", now, why=why, was=run.state)
+        run.lease_token = run.lease_until = run.not_before = None
+        move(session, run, TrainingState.FAILED, now, reason=reason)
+    explanation = f"it is failed now; train it anew with: lora-pipeline trainings retry {run_id}"
+    return Decided(run_id, model_key, Decision.ABANDONED, TrainingState.FAILED, explanation)
+
+
+def choices_of(run: TrainingRun) -> str:
+    """The decisions that fit a run, as command-line options; empty where it needs none."""
+    if weights_refused(run):
+        return "--retry | --abandon"
+    if run.state == TrainingState.HELD:
+        return "--resubmit | --adopt TRAINING_ID | --abandon"
+    if run.state == TrainingState.LOST or _success_without_outputs(run):
+        return "--abandon"
+    return "--adopt TRAINING_ID" if run.state == TrainingState.INTENT else ""
+
+
+def _no_such_decision(run: TrainingRun, wanted: str) -> str:
+    choices = choices_of(run)
+    known = f"decide with one of: {choices}" if choices else "it needs no decision"
+    return f"training run {run.id} is {run.state} and cannot be {wanted}; {known}"
+
+
+def _unknown_submission(database: Database, run_id: int, states: frozenset[TrainingState]) -> _Unknown:
+    with database.begin() as session:
+        run = locked_run(session, run_id)
+        sent_at = run.post_started_at
+        if run.state not in states or run.training_id is not None or sent_at is None:
+            wanted = "adopted" if TrainingState.INTENT in states else "sent again"
+            raise DecisionRefused(_no_such_decision(run, wanted))
+        marks = frozenset(mark for mark in (run.token, run.provider_file_id) if mark)
+        return _Unknown(run_id, sent_at, Expected(marks, run.trainer_requested, run.destination))
+
+
+def _unchanged(session: Session, unknown: _Unknown) -> TrainingRun:
+    """The locked run, provided that nothing was decided about it while the provider was asked."""
+    run = locked_run(session, unknown.run_id)
+    waiting = run.state in (TrainingState.HELD, TrainingState.INTENT) and run.training_id is None
+    if not waiting or run.post_started_at != unknown.sent_at:
+        raise DecisionRefused(
+            f"training run {run.id} became {run.state} meanwhile (job {run.training_id or 'none'}); nothing was changed"
+        )
+    return run
+
+
+def _look_for(provider: TrainingProvider, unknown: _Unknown) -> TrainingJob | None:
+    """The run's job in the provider's list, read back to before its request was sent; None where it is not there."""
+    for number, page in enumerate(provider.list_trainings(), 1):
+        for job in page.jobs:
+            if unknown.expected.marks.intersection(marks_of(job)):
+                return job
+        if page.malformed:
+            raise DecisionRefused(
+                f"{len(page.malformed)} trainings in the provider's list cannot be read ({page.malformed[0]}): one may "
+                f"be the one looked for. Look at the provider's page, then: lora-pipeline trainings resolve "
+                f"{unknown.run_id} --adopt TRAINING_ID | --abandon"
+            )
+        times = [job.created_at for job in page.jobs if job.created_at]
+        if times and min(times) < unknown.sent_at - _CLOCK_SKEW:
+            return None
+        if number >= MAX_PAGES:
+            raise DecisionRefused(
+                f"{MAX_PAGES} pages of the provider's list do not reach back to {unknown.sent_at:%Y-%m-%d %H:%M} UTC: "
+                "its absence is not proved. Look at the provider's page, then adopt or abandon it"
+            )
+    return None
+
+
+def _owned_elsewhere(database: Database, provider: str, run_id: int, job: TrainingJob) -> str | None:
+    """Whose job it is, where another run has it or its dataset was packed for another run."""
+    marks = marks_of(job)
+    ours = or_(
+        TrainingRun.training_id == job.id,
+        TrainingRun.token.in_(marks),
+        TrainingRun.provider_file_id.in_(marks),
+    )
+    with database.read() as session:
+        owner = session.scalars(
+            select(TrainingRun.id).where(TrainingRun.provider == provider, TrainingRun.id != run_id, ours)
+        ).first()
+    return f"it belongs to training run {owner}" if owner is not None else None
+
+
+def _still_lost(provider: TrainingProvider, run_id: int, training_id: str) -> None:
+    try:
+        job = provider.get_training(training_id)
+    except NotFound:
+        return
+    raise DecisionRefused(
+        f"the provider knows training {training_id} of run {run_id} again (it is {job.provider_status}): the next "
+        "status tick takes it up. To end it: lora-pipeline trainings cancel " + str(run_id)
+    )
+
+
+def _objection_to_abandoning(run: TrainingRun, *, looked_for: str | None) -> str | None:
+    if run.state == TrainingState.LOST and run.training_id != looked_for:
+        return f"training run {run.id} became lost just now; ask again"
+    if run.state in (TrainingState.HELD, TrainingState.LOST) or _success_without_outputs(run):
+        return None
+    return _no_such_decision(run, "abandoned")
+
+
+def _success_without_outputs(run: TrainingRun) -> bool:
+    """Whether the provider says succeeded and has never named the version or its weights."""
+    return run.state == TrainingState.SUCCEEDED and not (run.output_version and run.output_artifact_url)
+
+
+def _note(
+    session: Session,
+    run: TrainingRun,
+    model_key: str,
+    actor: str,
+    action: str,
+    now: datetime,
+    **details: object,
+) -> None:
+    session.add(
+        AuditEntry(at=now, actor=actor, action=action, subject=model_key, details={"run": run.id, **details})
+    )
