@@ -4,6 +4,7 @@ from lora_pipeline.database.tables.base import Base, UtcDateTime
 from lora_pipeline.database.tables.bookkeeping import AuditEntry, Control, OutboxEvent, WebhookDelivery
 from lora_pipeline.database.tables.image_sets import Image, ImageSet, ImageSetMember
 from lora_pipeline.database.tables.people import SelfieUpload, User, UserModel
+from lora_pipeline.database.tables.sightings import ProviderSighting
 from lora_pipeline.database.tables.trainings import TrainingRun
 from lora_pipeline.database.tables.versions import (
     Activation,
@@ -34,6 +35,7 @@ __all__ = [
     "MergePlan",
     "ModelVersion",
     "OutboxEvent",
+    "ProviderSighting",
     "ResolveCheck",
     "ReviewItem",
     "SelfieUpload",
