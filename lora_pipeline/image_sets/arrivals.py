@@ -60,13 +60,13 @@ def _new_in(
         models = session.execute(
             select(UserModel.model_key, UserModel.id).where(UserModel.model_key.in_(keys))
         )
-        ids = {key: model_id for key, model_id in models.tuples()}  # noqa: C416 - dict() loses the types
+        ids = {row.model_key: row.id for row in models}
         seen = session.execute(
             select(SelfieUpload.model_id, SelfieUpload.original_url, SelfieUpload.source_fingerprint).where(
                 SelfieUpload.model_id.in_(ids.values()), _settled(now)
             )
         )
-        done = set(seen.tuples())
+        done = {tuple(row) for row in seen}
     arrivals = []
     for folder in folders:
         model_id = ids.get(folder.model_key)

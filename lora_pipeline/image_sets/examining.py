@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 from lora_pipeline.image_sets.inspection import Inspection, inspect
 from lora_pipeline.image_sets.names import path_segment
@@ -13,6 +14,11 @@ from lora_pipeline.image_sets.records import ImageRecord, NormalisedFile
 from lora_pipeline.image_sets.sources import ImageSource
 from lora_pipeline.objects import ObjectExists, ObjectNotFound, ObjectStoreError
 from lora_pipeline.objects.store import ObjectStore
+
+_IN_MEMORY = BoundedSemaphore(4)
+_DECODING = BoundedSemaphore(2)
+"""A picture has up to 100 MB as a file and 270 MB decoded: however many models are taken in at once in this process,
+so many files are held and so many decoded at a time."""
 
 MAX_FILE_BYTES = 100_000_000
 """Larger files are refused unread to their end: a 24-megapixel photograph has about 10 MB, a video has more."""
@@ -44,7 +50,11 @@ def examine(store: ObjectStore, user_id: str, source: ImageSource, known: Collec
     Objects are named by their content, so that doing it twice stores nothing twice. `known` are the SHA-256 of
     the user's images that need no second look. Raises FileRefused or FileUnavailable.
     """
-    folder = f"users/{path_segment(user_id)}"
+    with _IN_MEMORY:
+        return _examine(store, f"users/{path_segment(user_id)}", source, known)
+
+
+def _examine(store: ObjectStore, folder: str, source: ImageSource, known: Collection[str]) -> Examined:
     try:
         data, caption = _read(source), source.read_caption()
     except (ObjectStoreError, OSError) as error:
@@ -55,7 +65,8 @@ def examine(store: ObjectStore, user_id: str, source: ImageSource, known: Collec
         return Examined(source, sha256, len(data), original_key, caption, None)
     try:
         _store_once(store, original_key, data)
-        inspection = inspect(data)
+        with _DECODING:
+            inspection = inspect(data)
         normalised = _store_normalised(store, folder, inspection.normalised)
     except (ObjectStoreError, OSError) as error:
         raise FileUnavailable(f"{source.name} could not be stored. {_explained(error)}") from error

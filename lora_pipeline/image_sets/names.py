@@ -17,6 +17,7 @@ CAPTION_SUFFIX = ".txt"
 _MODEL_KEY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _SEGMENT_BYTES = 200  # file systems allow 255 in one name
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", MODEL_DESCRIPTION})
+_UNSHOWABLE = frozenset({"Cc", "Cs"})  # control characters, and what is left of bytes that were no UTF-8
 _BIDI_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -25,9 +26,9 @@ def shown(name: str) -> str:
 
     Spaces, umlauts, emoji and `../` stay as they are. What cannot be shown becomes U+FFFD.
     """
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(
-        "\ufffd" if unicodedata.category(char) == "Cc" or char in _BIDI_CONTROLS else char for char in text
+        "\ufffd" if unicodedata.category(char) in _UNSHOWABLE or char in _BIDI_CONTROLS else char
+        for char in name
     )
 
 

@@ -138,11 +138,10 @@ def _draft_states(session: Session) -> dict[str, SetState]:
         .group_by(ImageSet.model_id)
         .subquery()
     )
-    frozen = dict(
-        session.execute(select(ImageSet.model_id, ImageSet.digest).join(newest, newest.c.id == ImageSet.id))
-        .tuples()
-        .all()
+    digests = session.execute(
+        select(ImageSet.model_id, ImageSet.digest).join(newest, newest.c.id == ImageSet.id)
     )
+    frozen = {row.model_id: row.digest for row in digests}
     drafts = session.execute(
         select(
             UserModel.model_key,
@@ -182,5 +181,5 @@ def _frozen_usable(session: Session, model_keys: list[str]) -> dict[str, int]:
             .where(UserModel.model_key.in_(model_keys[start : start + 500]), ImageSet.state == "ready")
             .order_by(ImageSet.id)
         )
-        counts.update(rows.tuples().all())
+        counts.update({row.model_key: row.usable_count for row in rows})
     return counts
