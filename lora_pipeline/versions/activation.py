@@ -24,6 +24,8 @@ class Activated:
     """False where the version was served already."""
     kept_pinned: bool = False
     """True where a person pinned another version: the new one is registered and waits."""
+    withheld: bool = False
+    """True where the cancel of its training had been asked for: it is registered and waits for a person."""
 
 
 def open_activation(session: Session, model_id: int) -> Activation | None:
@@ -48,6 +50,8 @@ def activate_trained(session: Session, model: UserModel, version: ModelVersion, 
         actor="finalisation",
         reason=f"training run {version.training_run_id} verified",
         now=now,
+        # Verifying the very version that a person pinned must not unpin it.
+        pinned=current is not None and current.pinned,
     )
 
 
@@ -60,24 +64,34 @@ def activate(
     reason: str,
     now: datetime,
     pinned: bool = False,
+    action: str = "activate",
+    restores_id: int | None = None,
 ) -> Activated:
-    """Serve `version` from now on and write it into the history. Idempotent."""
+    """Serve `version` from now on and write it into the history. Idempotent.
+
+    The caller has locked the model row. `action` is what the audit log calls it; `restores_id` is the
+    earlier activation that a rollback goes back to.
+    """
     current = open_activation(session, model.id)
     if current is not None and current.version_id == version.id and current.pinned == pinned:
         _serve(session, model, version, now)
         return Activated(version.id, changed=False)
+    moment = now
     if current is not None:
-        current.active_to = now
+        # Another machine's clock may be ahead of ours: an activation never ends before it began.
+        moment = max(now, current.active_from)
+        current.active_to = moment
         # The partial unique index must see the old one closed before the new one opens.
         session.flush()
     session.add(
         Activation(
             model_id=model.id,
             version_id=version.id,
-            active_from=now,
+            active_from=moment,
             actor=actor,
             reason=reason,
             pinned=pinned,
+            restores_id=restores_id,
         )
     )
     _serve(session, model, version, now)
@@ -85,7 +99,7 @@ def activate(
         AuditEntry(
             at=now,
             actor=actor,
-            action="activate",
+            action=action,
             subject=model.model_key,
             details={"version": version.number, "reason": reason, "pinned": pinned},
         )
