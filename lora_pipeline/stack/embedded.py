@@ -24,6 +24,7 @@ from lora_pipeline.stack.ports import choose_ports
 from lora_pipeline.stack.processes import GuardedProcess
 
 START_TIMEOUT_S = 180.0
+READY_EVERY_S = 1.0
 HEALTH_EVERY_S = 20.0
 # One missed look may be a busy minute or a laptop that slept.
 SILENT_LOOKS = 3
@@ -59,6 +60,7 @@ class EmbeddedStack:
         )
         self._say = say
         self._children: list[GuardedProcess] = []
+        self._ready = False
         self._silent = 0
         self._next_look = 0.0
         self._began = 0.0
@@ -92,22 +94,33 @@ class EmbeddedStack:
 
     def wait_until_ready(self) -> None:
         """Until every service answers, our definitions are loaded and the daemon has reported."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            self._check_children()
-            waiting = self._not_ready()
-            if waiting is None:
-                return
-            if time.monotonic() > deadline:
-                raise StackError(f"not ready after {START_TIMEOUT_S:.0f} s: {waiting}. Logs: {self.logs}")
+        while not self._ready:
+            self.check()
             time.sleep(0.5)
 
     def check(self) -> None:
-        """Raise StackError where a part has ended or hangs. Cheap enough to be called every second."""
-        self._check_children()
+        """Raise StackError where a part has ended, hangs, or does not come up. Cheap enough for every second."""
+        for child in self._children:
+            if child.ended:
+                raise StackError(
+                    f"{child.name} has ended unexpectedly. The end of {child.log}:\n{child.log_tail()}"
+                )
         if time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + HEALTH_EVERY_S
+        if self._ready:
+            self._next_look = time.monotonic() + HEALTH_EVERY_S
+            self._look_for_silence()
+        else:
+            self._next_look = time.monotonic() + READY_EVERY_S
+            self._look_for_readiness()
+
+    def _look_for_readiness(self) -> None:
+        waiting = self._not_ready()
+        self._ready = waiting is None
+        if time.time() - self._began > START_TIMEOUT_S and not self._ready:
+            raise StackError(f"not ready after {START_TIMEOUT_S:.0f} s: {waiting}. Logs: {self.logs}")
+
+    def _look_for_silence(self) -> None:
         try:
             silent = silent_daemons(self.running.dagster_url, 0.0)
             trouble = f"Dagster's daemons {', '.join(silent)} do not report any more" if silent else None
@@ -162,13 +175,6 @@ class EmbeddedStack:
         )
         self._children.append(child)
         self._say(f"starting {name} (log {child.log})")
-
-    def _check_children(self) -> None:
-        for child in self._children:
-            if child.ended:
-                raise StackError(
-                    f"{child.name} has ended unexpectedly. The end of {child.log}:\n{child.log_tail()}"
-                )
 
     def _not_ready(self) -> str | None:
         """What is still being waited for."""
