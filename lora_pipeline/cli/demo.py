@@ -87,7 +87,7 @@ def _follow(stack: EmbeddedStack, connections: Connections, keys: list[str]) -> 
             seconds = time.monotonic() - began
             show(progress, seconds)
             _raise_if_stuck(progress, seconds, stack.logs)
-            if all(model.done for model in progress):
+            if stack.ready and all(model.done for model in progress):
                 registered_at = registered_at or seconds
                 # The registry is what counts; the UI shows it a tick later.
                 if not events_owed(connections.database) or seconds - registered_at > _EVENTS_S:

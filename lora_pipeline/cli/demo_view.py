@@ -85,7 +85,9 @@ def show_result(
             click.echo(f"\nWhat happened to each image of {problem_model}")
             outcomes = image_outcomes(database, model.image_set_id)
             show_table(outcomes, ["file", "size", "outcome", "in ZIP", "what happened"])
-    click.echo("\nThe registry. SIMULATED: nothing was trained and nothing was paid; the weights are random.")
+    click.echo(
+        "\nThe registry. SIMULATED: nothing was trained and nothing was paid; the weights are placeholders."
+    )
     show_table(
         [_row(model) for model in progress], ["model", "trigger", "version", "weights SHA-256", "seconds"]
     )

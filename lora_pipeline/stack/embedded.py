@@ -60,7 +60,8 @@ class EmbeddedStack:
         )
         self._say = say
         self._children: list[GuardedProcess] = []
-        self._ready = False
+        self.ready = False
+        """Whether everything has answered once."""
         self._silent = 0
         self._next_look = 0.0
         self._began = 0.0
@@ -94,7 +95,7 @@ class EmbeddedStack:
 
     def wait_until_ready(self) -> None:
         """Until every service answers, our definitions are loaded and the daemon has reported."""
-        while not self._ready:
+        while not self.ready:
             self.check()
             time.sleep(0.5)
 
@@ -107,7 +108,7 @@ class EmbeddedStack:
                 )
         if time.monotonic() < self._next_look:
             return
-        if self._ready:
+        if self.ready:
             self._next_look = time.monotonic() + HEALTH_EVERY_S
             self._look_for_silence()
         else:
@@ -116,8 +117,8 @@ class EmbeddedStack:
 
     def _look_for_readiness(self) -> None:
         waiting = self._not_ready()
-        self._ready = waiting is None
-        if time.time() - self._began > START_TIMEOUT_S and not self._ready:
+        self.ready = waiting is None
+        if time.time() - self._began > START_TIMEOUT_S and not self.ready:
             raise StackError(f"not ready after {START_TIMEOUT_S:.0f} s: {waiting}. Logs: {self.logs}")
 
     def _look_for_silence(self) -> None:
