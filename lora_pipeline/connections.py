@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lora_pipeline.objects.store import ObjectStore
     from lora_pipeline.providers.protocol import TrainingProvider
     from lora_pipeline.trainings.starting import StartRules
+    from lora_pipeline.trainings.webhooks import SigningSecret
 
 
 class Connections:
@@ -56,6 +57,20 @@ class Connections:
         return ReplicateProvider(base_url, token, timeout=self.settings.provider_timeout.total_seconds())
 
     @cached_property
+    def replicate_webhook_secret(self) -> SigningSecret:
+        """What Replicate's webhooks are signed with: the setting, or what the provider says when it is needed."""
+        from lora_pipeline.trainings.webhooks import SigningSecret
+
+        given = self.settings.replicate_webhook_secret
+        return SigningSecret(self._ask_webhook_secret, given.get_secret_value() if given else None)
+
+    def _ask_webhook_secret(self) -> str:
+        from lora_pipeline.providers.replicate import ReplicateProvider
+
+        assert isinstance(self.provider, ReplicateProvider)
+        return self.provider.webhook_secret()
+
+    @cached_property
     def start_rules(self) -> StartRules:
         """What the settings say about starting trainings, in the words of the operations."""
         from lora_pipeline.image_sets.profiles import PROFILES
@@ -69,7 +84,9 @@ class Connections:
             owner=settings.replicate_owner,
             profile=PROFILES[settings.image_profile],
             submission=SubmissionRules(
-                caps=DailyCaps(settings.daily_training_cap, settings.daily_cost_cap), lease=settings.lease
+                caps=DailyCaps(settings.daily_training_cap, settings.daily_cost_cap),
+                lease=settings.lease,
+                webhook=settings.replicate_webhook_url,
             ),
         )
 

@@ -7,8 +7,10 @@ The providers' and databases' own names stand as they are known (`DATABASE_URL`,
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,6 +67,8 @@ class Settings(BaseSettings):
 
     replicate_api_token: SecretStr | None = Field(default=None, validation_alias=_env("REPLICATE_API_TOKEN"))
     replicate_base_url: str = Field(default=REPLICATE_API, validation_alias=_env("REPLICATE_BASE_URL"))
+    replicate_webhook_secret: SecretStr | None = None
+    """What Replicate's webhooks are signed with (`whsec_…`); asked of Replicate if unset."""
     replicate_owner: str | None = None
     """The Replicate account or organisation that owns the destination models; the token's own if unset."""
 
@@ -102,10 +106,15 @@ class Settings(BaseSettings):
     weights_cap_bytes: int = 2_000_000_000
     """A weights archive or file above this is refused (a rank-16 Flux LoRA is about 170 MB)."""
 
+    deployment_id: str | None = Field(default=None, max_length=128)
+    """Which deployment this is (a release, a commit): the first `resolve` of a model in each one checks whether
+    its version is outdated. This program's own version if unset."""
+
     api_host: str = "127.0.0.1"
     api_port: int = 8010
     public_url: str | None = None
-    """How browsers reach the HTTP server, for the links in Dagster's metadata."""
+    """How browsers and providers reach the HTTP server: for the links in Dagster's metadata and, where it is
+    https, for webhooks, which make a training's end known before the next poll."""
 
     @field_validator("home")
     @classmethod
@@ -117,6 +126,16 @@ class Settings(BaseSettings):
     def _base_url_without_v1(cls, url: str) -> str:
         # The official client adds /v1 itself; a base that ends in it asks for /v1/v1.
         return url.rstrip("/").removesuffix("/v1")
+
+    @field_validator("replicate_webhook_secret")
+    @classmethod
+    def _signing_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is None or not secret.get_secret_value():
+            return None
+        prefix, _, key = secret.get_secret_value().partition("_")
+        if prefix != "whsec" or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", key):
+            raise ValueError("expected whsec_ and base64, as GET /v1/webhooks/default/secret answers")
+        return secret
 
     @cached_property
     def running_stack(self) -> RunningStack | None:
@@ -138,6 +157,10 @@ class Settings(BaseSettings):
     def resolved_inbox(self) -> str:
         return self.inbox or str(self.home / "inbox")
 
+    @cached_property
+    def resolved_deployment_id(self) -> str:
+        return self.deployment_id or f"lora-pipeline {metadata.version('lora-pipeline')}"
+
     @property
     def resolved_public_url(self) -> str:
         if self.public_url:
@@ -145,6 +168,13 @@ class Settings(BaseSettings):
         if self.running_stack:
             return self.running_stack.api_url
         return f"http://{self.api_host}:{self.api_port}"
+
+    @property
+    def replicate_webhook_url(self) -> str | None:
+        """Where Replicate sends webhooks; None where it could not reach us: it needs https, and polling is enough."""
+        if self.public_url is None or not self.public_url.startswith("https://"):
+            return None
+        return f"{self.public_url.rstrip('/')}/webhooks/replicate"
 
     def replicate_connection(self) -> tuple[str, str]:
         """(base URL, token) of Replicate, or of the running stack's simulator where no token is set.

@@ -10,6 +10,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from lora_pipeline.api.contact_sheets import contact_sheets_router
 from lora_pipeline.api.health import health_router
 from lora_pipeline.api.problems import answer_with_problems
+from lora_pipeline.api.webhooks import webhooks_router
 from lora_pipeline.connections import Connections
 from lora_pipeline.settings import Settings
 
@@ -21,7 +22,11 @@ def create_app(connections: Connections) -> FastAPI:
     app = FastAPI(title="lora_pipeline", description="Photos in, a verified and registered LoRA version out.")
     answer_with_problems(app)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(connections.settings))
-    for router in (health_router(connections), contact_sheets_router(connections)):
+    for router in (
+        health_router(connections),
+        contact_sheets_router(connections),
+        webhooks_router(connections),
+    ):
         app.include_router(router)
     return app
 

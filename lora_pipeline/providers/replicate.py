@@ -197,6 +197,14 @@ class ReplicateProvider:
             raise refusal(answer, what)
         return _readable(document, what)
 
+    def webhook_secret(self) -> str:
+        """What this account's webhooks are signed with, `whsec_…`; asked for anew each time, for it can be changed."""
+        what = "the webhooks' signing secret"
+        key = self._read("/v1/webhooks/default/secret", what).get("key")
+        if not isinstance(key, str) or not key.startswith("whsec_"):
+            raise ProviderUnavailable(f"Replicate's answer for {what} has no key that begins with whsec_")
+        return key
+
     def list_versions(self, model: str) -> Iterator[ProviderVersion]:
         """Versions of `owner/name`, newest first, over all pages."""
         ref = _model(model)

@@ -23,6 +23,7 @@ from lora_pipeline.trainings.following import FollowReport, FollowRules, follow_
 from lora_pipeline.trainings.leases import take_lease
 from lora_pipeline.trainings.outbox import AssetEvent, owe
 from lora_pipeline.trainings.reconciliation import ReconcileRules
+from lora_pipeline.trainings.tending import ask_for_cancels, handle_waiting_hints
 from lora_pipeline.versions.activation import Activated
 from lora_pipeline.versions.overview import registry_facts
 
@@ -54,10 +55,15 @@ def follow_and_find_work(connections: Connections) -> WorkToFinish:
         "Training Completion Monitor started - will check for stuck trainings every %s seconds",
         round(settings.poll_interval.total_seconds()),
     )
+    started = connections.now()
+    ask_for_cancels(connections, started)
     rules = FollowRules(
-        settings.tick_budget, ReconcileRules(settings.reconcile_grace, settings.auto_resubmit_after)
+        settings.tick_budget - (connections.now() - started),
+        ReconcileRules(settings.reconcile_grace, settings.auto_resubmit_after),
     )
     report = follow_trainings(connections.database, connections.provider, rules)
+    if not report.errors:
+        handle_waiting_hints(connections, started)
     now = connections.now()
     if not finalisable(connections.database, now, 1):
         if not report.reached_provider:
