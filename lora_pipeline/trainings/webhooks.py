@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import CursorResult
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lora_pipeline.database.sessions import Database
@@ -138,11 +137,10 @@ def store_delivery(database: Database, provider: str, delivery: Delivery, now: d
             received_at=now,
         )
         .on_conflict_do_nothing(index_elements=["provider", "delivery_id"])
+        .returning(WebhookDelivery.id)
     )
     with database.begin() as session:
-        result = session.execute(statement)
-        assert isinstance(result, CursorResult)
-        return bool(result.rowcount)
+        return session.scalar(statement) is not None
 
 
 def _verify(secret: str, headers: Mapping[str, str], body: bytes) -> None:
