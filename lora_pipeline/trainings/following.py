@@ -8,7 +8,8 @@ tick keeps to its time budget, and a second tick that overlaps it does nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 MAX_PAGES = 100
 MAX_SINGLE_READS = 20
 MAX_LOG_READS = 8
+_READS_AT_ONCE = 4
 # A provider forgets a training that never started after about half an hour; before that a 404 is lag.
 _LOST_AFTER = timedelta(minutes=30)
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -232,17 +234,16 @@ def _read_stragglers(
 ) -> None:
     """Ask for what the list did not show, the longest unasked first, so that nobody starves."""
     absent = [run for run in followed if run.job_id not in tick.jobs]
-    for run in sorted(absent, key=lambda run: _or_never(run.last_polled_at))[:MAX_SINGLE_READS]:
-        if clock() >= tick.deadline:
-            return
-        try:
-            tick.learn(provider.get_training(run.job_id))
-            tick.single_reads += 1
-        except NotFound:
-            tick.single_reads += 1
+    due = sorted(absent, key=lambda run: _or_never(run.last_polled_at))[:MAX_SINGLE_READS]
+    for run, answer in _read_each(provider, due, tick, clock):
+        if isinstance(answer, TrainingJob):
+            tick.learn(answer)
+        elif isinstance(answer, NotFound):
             tick.missing.append(run)
-        except ProviderError as error:
-            tick.errors.append(f"training {run.job_id}: {error}")
+        else:
+            tick.errors.append(f"training {run.job_id}: {answer}")
+            continue
+        tick.single_reads += 1
 
 
 def _read_logs(
@@ -251,14 +252,34 @@ def _read_logs(
     """Read the logs of a few running trainings (lists carry none), and of those that just ended."""
     without_logs = [run for run in followed if run.job_id in tick.jobs and tick.jobs[run.job_id].logs is None]
     running = [run for run in without_logs if tick.jobs[run.job_id].state in _HAVE_LOGS]
-    for run in sorted(running, key=lambda run: _or_never(run.last_progress_at))[:MAX_LOG_READS]:
-        if clock() >= tick.deadline:
-            return
-        try:
-            tick.learn(provider.get_training(run.job_id))
+    due = sorted(running, key=lambda run: _or_never(run.last_progress_at))[:MAX_LOG_READS]
+    for run, answer in _read_each(provider, due, tick, clock):
+        if isinstance(answer, TrainingJob):
+            tick.learn(answer)
             tick.log_reads += 1
+        else:
+            tick.errors.append(f"logs of {run.job_id}: {answer}")
+
+
+def _read_each(
+    provider: TrainingProvider, runs: list[_Open], tick: _Tick, clock: Callable[[], datetime]
+) -> Iterator[tuple[_Open, TrainingJob | ProviderError]]:
+    """Read trainings one by one, a few at a time, until the budget is spent; trouble is an answer too."""
+
+    def read(run: _Open) -> TrainingJob | ProviderError | None:
+        if clock() >= tick.deadline:
+            return None
+        try:
+            return provider.get_training(run.job_id)
         except ProviderError as error:
-            tick.errors.append(f"logs of {run.job_id}: {error}")
+            return error
+
+    if not runs:
+        return
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        for run, answer in zip(runs, pool.map(read, runs), strict=True):
+            if answer is not None:
+                yield run, answer
 
 
 def _record(

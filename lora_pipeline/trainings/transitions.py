@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import TrainingRun, UserModel
@@ -83,15 +83,24 @@ def observe(session: Session, seen: Mapping[int, TrainingJob], now: datetime) ->
         rows = session.scalars(
             select(TrainingRun).where(TrainingRun.id.in_(chunk)).order_by(TrainingRun.id).with_for_update()
         )
-        for run in rows.all():
-            change = observe_one(session, run, seen[run.id], now)
-            if change:
-                moved.append(change)
-        session.flush()
+        runs = {run.id: run for run in rows}
+        # One query for the models of the chunk: `move` then finds each in the session.
+        models = {model.id: model.model_key for model in session.scalars(_models_of(runs))}
+        changes = [observe_one(session, run, seen[run.id], now, emit=False) for run in runs.values()]
+        made = [change for change in changes if change is not None]
+        ended = [runs[change.run_id] for change in made]
+        owe_all(session, [training_event(run, models[run.model_id]) for run in ended], now)
+        moved.extend(made)
     return moved
 
 
-def observe_one(session: Session, run: TrainingRun, job: TrainingJob, now: datetime) -> Moved | None:
+def _models_of(runs: Mapping[int, TrainingRun]) -> Select[UserModel]:
+    return select(UserModel).where(UserModel.id.in_({run.model_id for run in runs.values()}))
+
+
+def observe_one(
+    session: Session, run: TrainingRun, job: TrainingJob, now: datetime, *, emit: bool = True
+) -> Moved | None:
     """Apply one job to its locked run; the move that followed, if any."""
     if TrainingState(run.state) in TERMINAL:
         return None
@@ -105,7 +114,7 @@ def observe_one(session: Session, run: TrainingRun, job: TrainingJob, now: datet
     if to is TrainingState.SUCCEEDED:
         run.succeeded_at = job.completed_at or now
         run.progress, run.progress_estimated = SUCCEEDED_PROGRESS, False
-    return move(session, run, to, now, reason=job.error)
+    return move(session, run, to, now, reason=job.error, emit=emit)
 
 
 def _copy_outputs(run: TrainingRun, job: TrainingJob) -> None:
