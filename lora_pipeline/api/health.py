@@ -24,7 +24,7 @@ def health_router(connections: Connections) -> APIRouter:
                 session.execute(text("SELECT 1"))
         except SchemaOutdated as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             # The driver's words name hosts and users; whoever may read them reads the log.
             detail = f"the database does not answer ({type(error).__name__}). Check DATABASE_URL"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail) from error

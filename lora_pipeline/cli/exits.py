@@ -35,6 +35,7 @@ CODES = {
     "lora_pipeline.trainings.intents.TrainingRefused": Exit.REFUSED,
     "lora_pipeline.trainings.parameters.ParametersRefused": Exit.REFUSED,
     "lora_pipeline.image_sets.inbox.IntakeError": Exit.REFUSED,
+    "lora_pipeline.image_sets.freezing.SetBlocked": Exit.REFUSED,
     "lora_pipeline.trainings.listing.TrainingNotFound": Exit.WRONG_USE,
     "lora_pipeline.versions.lookup.ModelNotFound": Exit.WRONG_USE,
     "lora_pipeline.stack.ports.PortTaken": Exit.WRONG_USE,
