@@ -49,7 +49,7 @@ class InboxFolder:
         return info.key.split("/", 1)[1]
 
     def caption(self, info: ObjectInfo) -> ObjectInfo | None:
-        return self.captions.get(stem(self.name(info)))
+        return self.captions.get(stem(self.name(info))) if self.captions else None
 
     def fingerprint(self, info: ObjectInfo) -> str:
         return fingerprint_of(info, self.caption(info))

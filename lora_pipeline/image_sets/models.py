@@ -21,6 +21,7 @@ HOUSE_USER = "house"
 """Who owns the styles."""
 
 _USER_ID_LENGTH = 64
+_ATTEMPTS = 20  # each lost one means that somebody else has just made a model of nearly the same name
 
 
 class ModelDescription(BaseModel):
@@ -78,7 +79,7 @@ def ensure_model(
     if existing is not None:
         return existing
     user = _ensure_user(session, user_id, described.email, house=house, now=now)
-    for _ in range(3):
+    for _ in range(_ATTEMPTS):
         try:
             with session.begin_nested():
                 return _add_model(session, user, model_key, described, now)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -175,6 +177,36 @@ def test_a_caption_that_comes_later_is_found(house: House) -> None:
     with house.database.read() as session:
         captions = session.query(ImageSetMember.caption).filter(ImageSetMember.caption.is_not(None)).all()
     assert [caption for (caption,) in captions] == ["in the garden"]
+
+
+def test_two_processes_at_one_inbox_meet_in_one_draft(house: House) -> None:
+    house.put(photographs(12))
+    together = Barrier(3)
+
+    def take_in_together() -> IntakeReport:
+        together.wait()
+        return house.take_in()
+
+    with ThreadPoolExecutor(3) as pool:
+        reports = [future.result() for future in [pool.submit(take_in_together) for _ in range(3)]]
+    assert house.counts() == (12, 12, 12)
+    assert all(file.state in ("included", "known") for report in reports for file in report.files)
+    with house.database.read() as session:
+        assert session.query(ImageSet).one().usable_count == 12
+
+
+def test_models_made_at_the_same_moment_get_different_trigger_words(house: House) -> None:
+    keys = ["user-50c", "50c", "50-c", "user_50c", "user-50c", "50c"]
+    together = Barrier(len(keys))
+
+    def make(key: str) -> str:
+        together.wait()
+        with house.database.begin() as session:
+            return ensure_model(session, key, None, house.now).trigger_word
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        words = list(pool.map(make, keys))
+    assert set(words) == {"user50c", "user50cb", "user50cc", "user50cd"}
 
 
 # Crashes and faults
