@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from lora_pipeline.defs.assets import ASSETS
+from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
 from lora_pipeline.defs.jobs import JOBS
 from lora_pipeline.defs.resources import Pipeline
 from lora_pipeline.defs.sensors import build_sensors
@@ -24,8 +25,9 @@ def build_defs(
     """
     return dg.Definitions(
         assets=ASSETS,
+        asset_checks=CHECKS,
         jobs=JOBS,
-        sensors=build_sensors(settings or Settings()),
+        sensors=[*build_sensors(settings or Settings()), *CHECK_SENSORS],
         resources={"pipeline": Pipeline(), **(resources or {})},
     )
 

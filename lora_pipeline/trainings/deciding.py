@@ -19,10 +19,10 @@ from lora_pipeline.database.tables import AuditEntry, TrainingRun
 from lora_pipeline.providers.protocol import NotFound, TrainingJob, TrainingProvider
 from lora_pipeline.trainings.adoption import adopt, marks_of
 from lora_pipeline.trainings.adoption_checks import Expected, objection_to_adopting
+from lora_pipeline.trainings.choices import choices_for
 from lora_pipeline.trainings.intents import TrainingRefused
 from lora_pipeline.trainings.late_landings import give_up_request
 from lora_pipeline.trainings.lifecycle import TrainingState
-from lora_pipeline.trainings.retrying import weights_refused
 from lora_pipeline.trainings.runs import locked_run, model_key_of
 from lora_pipeline.trainings.transitions import move
 
@@ -161,13 +161,8 @@ def abandon_training(
 
 def choices_of(run: TrainingRun) -> str:
     """The decisions that fit a run, as command-line options; empty where it needs none."""
-    if weights_refused(run):
-        return "--retry | --abandon"
-    if run.state == TrainingState.HELD:
-        return "--resubmit | --adopt TRAINING_ID | --abandon"
-    if run.state == TrainingState.LOST or _success_without_outputs(run):
-        return "--abandon"
-    return "--adopt TRAINING_ID" if run.state == TrainingState.INTENT else ""
+    paid, outputs_known = run.succeeded_at is not None, not _success_without_outputs(run)
+    return choices_for(TrainingState(run.state), paid=paid, outputs_known=outputs_known)
 
 
 def _no_such_decision(run: TrainingRun, wanted: str) -> str:

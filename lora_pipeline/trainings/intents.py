@@ -83,7 +83,7 @@ def open_training(
             overrides=wish.overrides,
             schema=schema,
         )
-        seconds = expected_seconds(_durations(session, provider.name), steps=parameters.steps)
+        seconds = expected_seconds(recent_durations(session, provider.name), steps=parameters.steps)
         run = TrainingRun(
             user_id=model.user_id,
             model_id=model.id,
@@ -181,7 +181,8 @@ def _attempts(session: Session, model_id: int) -> int:
     return session.scalar(select(func.max(TrainingRun.attempt)).where(TrainingRun.model_id == model_id)) or 0
 
 
-def _durations(session: Session, provider: str) -> list[float]:
+def recent_durations(session: Session, provider: str) -> list[float]:
+    """Seconds that the provider's last finished trainings took, as it measured them."""
     return [
         seconds
         for seconds in session.scalars(
