@@ -102,6 +102,21 @@ def ready_models(
     return Readiness(tuple(ready), tuple(problems))
 
 
+def why_draft_ready(
+    database: Database, model_key: str, *, ready_images: int, ready_quiet: timedelta, now: datetime
+) -> Reason | None:
+    """Whether the model's draft is ready now that its arrivals are taken in; None where it is not.
+
+    `ready_models` counts arrivals as if all were good. Whoever took them in asks again before freezing, so that
+    four good photographs among ten files start no paid training.
+    """
+    with database.read() as session:
+        state = _draft_states(session, model_key).get(model_key)
+    if state is None:
+        return None
+    return why_ready(state, ready_images=ready_images, ready_quiet=ready_quiet, now=now)
+
+
 def _with_arrivals(state: SetState, arrived: Arrivals) -> SetState:
     latest = max(source.arrived_at for source in arrived.sources)
     return replace(
@@ -131,7 +146,7 @@ def _arrivals(
     return found, problems
 
 
-def _draft_states(session: Session) -> dict[str, SetState]:
+def _draft_states(session: Session, model_key: str | None = None) -> dict[str, SetState]:
     newest = (
         select(ImageSet.model_id, func.max(ImageSet.id).label("id"))
         .where(ImageSet.state == "ready")
@@ -153,7 +168,7 @@ def _draft_states(session: Session) -> dict[str, SetState]:
             ImageSet.asked_for_at,
         )
         .join(UserModel, UserModel.id == ImageSet.model_id)
-        .where(ImageSet.state == "draft")
+        .where(ImageSet.state == "draft", *([UserModel.model_key == model_key] if model_key else []))
     )
     return {
         row.model_key: SetState(

@@ -16,7 +16,12 @@ from lora_pipeline.image_sets.arrivals import new_arrivals
 from lora_pipeline.image_sets.drafts import ask_for_training
 from lora_pipeline.image_sets.freezing import SetBlocked
 from lora_pipeline.image_sets.inbox import IntakeError, scan_inbox
-from lora_pipeline.image_sets.readiness import SetState, ready_models, why_ready
+from lora_pipeline.image_sets.readiness import (
+    SetState,
+    ready_models,
+    why_draft_ready,
+    why_ready,
+)
 from lora_pipeline.objects import open_store
 from lora_pipeline.objects.local import LocalObjectStore
 from lora_pipeline_tests.image_sets.conftest import KEY, House, folder_of, photographs, small
@@ -102,6 +107,23 @@ def test_a_new_file_that_is_no_image_makes_nothing_ready_once_it_is_known(house:
     house.put({"text.jpg": b"no photograph"})
     house.take_in()
     assert house.ready_keys() == []
+
+
+def test_arrivals_that_were_no_good_make_no_training(house: House) -> None:
+    house.put({**photographs(6), **{f"text-{number}.jpg": b"no photograph" for number in range(4)}})
+    assert house.ready_keys(ready_images=10) == [KEY]
+    house.take_in()
+    assert house.ready_keys(ready_images=10) == []
+
+    def why_now(ready_images: int) -> str | None:
+        return why_draft_ready(
+            house.database, KEY, ready_images=ready_images, ready_quiet=QUIET, now=house.now
+        )
+
+    assert why_now(10) is None
+    assert why_now(6) == "enough images and quiet"
+    house.freeze()
+    assert why_now(6) is None
 
 
 def test_a_set_that_was_asked_for_is_ready_at_once_and_only_until_it_is_answered(house: House) -> None:
