@@ -1,0 +1,64 @@
+"""Activating versions of many models in one transaction: the same as `activation.activate`, without a query each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, UserModel
+from lora_pipeline.versions.activation import _serve
+
+
+@dataclass(frozen=True)
+class NewActivation:
+    """One model and what it serves from now on; the caller has locked the model and read what is in force."""
+
+    model: UserModel
+    version: ModelVersion
+    current: Activation | None
+    reason: str
+    pinned: bool = False
+
+
+def activate_many(session: Session, changes: Sequence[NewActivation], *, actor: str, now: datetime) -> None:
+    """Serve each version and write the history. A version that is served already is only served again.
+
+    The models' users must be in the session, or each costs a query.
+    """
+    new = []
+    for change in changes:
+        current = change.current
+        if current and current.version_id == change.version.id and current.pinned == change.pinned:
+            continue
+        new.append(change)
+        if current is not None:
+            current.active_to = max(now, current.active_from)
+    # The partial unique index must see every old one closed before a new one opens.
+    session.flush()
+    for change in new:
+        current = change.current
+        session.add(
+            Activation(
+                model_id=change.model.id,
+                version_id=change.version.id,
+                active_from=max(now, current.active_from) if current is not None else now,
+                actor=actor,
+                reason=change.reason,
+                pinned=change.pinned,
+            )
+        )
+        details = {
+            "version": change.version.number,
+            "reason": change.reason,
+            "pinned": change.pinned,
+        }
+        session.add(
+            AuditEntry(
+                at=now, actor=actor, action="activate", subject=change.model.model_key, details=details
+            )
+        )
+    for change in changes:
+        _serve(session, change.model, change.version, now)
