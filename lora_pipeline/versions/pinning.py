@@ -7,7 +7,7 @@ who and why; what was chosen already changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -17,6 +17,7 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Activation, ModelVersion, UserModel
 from lora_pipeline.versions.activation import activate, open_activation
 from lora_pipeline.versions.lookup import find_model
+from lora_pipeline.versions.rollbacks import PastActivation, step_back
 from lora_pipeline.versions.version_lookup import find_version
 
 
@@ -105,18 +106,18 @@ def roll_back(database: Database, model: str, by: Chooser, *, only_from: str | N
                 explanation=f"V{served.number} is served since {current.active_from:%Y-%m-%d %H:%M} UTC "
                 f"({current.actor}: {current.reason}); nothing was changed",
             )
-        target, version, passed = _before(session, row, current)
+        target, passed = _before(session, row)
         choice = _choose(
             session,
             row,
-            version,
+            session.get_one(ModelVersion, target.version_id),
             by,
             action="rollback",
             pinned=True,
-            restores_id=target.restores_id or target.id,
+            restores_id=target.place,
         )
         skipped = tuple(f"V{number} was passed over: its weights are missing" for number in passed)
-        return Choice(**{**choice.__dict__, "warnings": skipped + choice.warnings})
+        return replace(choice, warnings=skipped + choice.warnings)
 
 
 def _lock(session: Session, model: str) -> UserModel:
@@ -139,33 +140,31 @@ def _newest(session: Session, model_id: int) -> int | None:
     return session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id))
 
 
-def _before(
-    session: Session, model: UserModel, current: Activation
-) -> tuple[Activation, ModelVersion, list[int]]:
-    """The activation to go back to, its version, and the numbers that were passed over.
-
-    A restored activation stands where it stood the first time, so that each rollback looks further back.
-    """
-    earlier = session.execute(
+def _before(session: Session, model: UserModel) -> tuple[PastActivation, tuple[int, ...]]:
+    """The activation to go back to, and the numbers of versions that were passed over."""
+    rows = session.execute(
         select(Activation, ModelVersion)
         .join(ModelVersion, ModelVersion.id == Activation.version_id)
-        .where(
-            Activation.model_id == model.id,
-            Activation.id < (current.restores_id or current.id),
-            Activation.version_id != current.version_id,
-        )
-        .order_by(Activation.id.desc())
+        .where(Activation.model_id == model.id)
     )
-    passed: list[int] = []
-    for activation, version in earlier:
-        if version.weights_state != "missing":
-            return activation, version, passed
-        if version.number not in passed:
-            passed.append(version.number)
-    missing = f" with weights ({', '.join(f'V{number}' for number in passed)} have none)" if passed else ""
+    step = step_back(
+        [
+            PastActivation(
+                activation.id,
+                version.id,
+                version.number,
+                version.weights_state != "missing",
+                activation.restores_id,
+            )
+            for activation, version in rows
+        ]
+    )
+    if step.to is not None:
+        return step.to, step.passed_over
+    without = ", ".join(f"V{number}" for number in step.passed_over)
     raise ChoiceRefused(
-        f"{model.model_key} has served no other version{missing} before this one. "
-        f"Choose one: lora-pipeline activate {model.model_key} VERSION"
+        f"{model.model_key} has served no other version{f' with weights ({without} have none)' if without else ''} "
+        f"before this one. Choose one: lora-pipeline activate {model.model_key} VERSION"
     )
 
 

@@ -86,7 +86,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, probes=st.lists(st.integers(0, 1200), min_size=1, max_size=8))
 def test_whatever_is_chosen_every_moment_after_the_first_has_exactly_one_version(
     sqlite_database: Database, steps: list[tuple[str, int]], probes: list[int]
