@@ -1,10 +1,12 @@
-"""`trainings`: which there are, one of them, and the switch that stops new ones."""
+"""`trainings`: which there are, one of them, and the switch that stops new ones. What ends or retries one is in
+`training_actions`."""
 
 from __future__ import annotations
 
 import click
 
 from lora_pipeline.cli.output import json_option
+from lora_pipeline.cli.training_actions import cancel, resolve, retry
 
 _COLUMNS = ["run", "model", "attempt", "state", "progress", "training_id", "asked_by", "created_at", "reason"]
 
@@ -12,7 +14,7 @@ _COLUMNS = ["run", "model", "attempt", "state", "progress", "training_id", "aske
 @click.group(invoke_without_command=True)
 @click.pass_context
 def trainings(ctx: click.Context) -> None:
-    """Training runs: list (the default), show, pause, resume."""
+    """Training runs: list (the default), show, cancel, retry, resolve, pause, resume."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_command)
 
@@ -103,3 +105,7 @@ def resume() -> None:
     connections = connect()
     resume_submissions(connections.database, actor=actor(), now=connections.now())
     click.echo("Submissions go on.")
+
+
+for command in (cancel, retry, resolve):
+    trainings.add_command(command)

@@ -103,11 +103,14 @@ def adopt_training(
 ) -> Decided:
     """Take the provider's training that a person names as the job of a submission of unknown outcome.
 
-    Raises DecisionRefused where its mark, its trainer or its destination says that it belongs elsewhere, and
-    ProviderError (NotFound) where the provider does not show it.
+    Raises DecisionRefused where the provider does not show it, or its mark, its trainer or its destination
+    says that it belongs elsewhere, and ProviderError.
     """
     unknown = _unknown_submission(database, run_id, frozenset({TrainingState.HELD, TrainingState.INTENT}))
-    job = provider.get_training(training_id.strip())
+    try:
+        job = provider.get_training(training_id.strip())
+    except NotFound as error:
+        raise DecisionRefused(f"training run {run_id} cannot take {training_id.strip()}: {error}") from None
     objection = _owned_elsewhere(database, provider.name, run_id, job) or objection_to_adopting(
         job, marks_of(job), unknown.expected
     )
@@ -163,6 +166,16 @@ def choices_of(run: TrainingRun) -> str:
     """The decisions that fit a run, as command-line options; empty where it needs none."""
     paid, outputs_known = run.succeeded_at is not None, not _success_without_outputs(run)
     return choices_for(TrainingState(run.state), paid=paid, outputs_known=outputs_known)
+
+
+def waits_for(database: Database, run_id: int) -> str:
+    """What a run waits for and which decisions fit, for people."""
+    with database.begin() as session:
+        run = locked_run(session, run_id)
+        choices = choices_of(run)
+        why = f" ({run.hold_reason})" if run.hold_reason else ""
+        fitting = f"decide with one of: {choices}" if choices else "it needs no decision"
+        return f"training run {run.id} is {run.state}{why}; {fitting}"
 
 
 def _no_such_decision(run: TrainingRun, wanted: str) -> str:

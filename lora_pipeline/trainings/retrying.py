@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, TrainingRun
 from lora_pipeline.providers.protocol import TrainingProvider
 from lora_pipeline.trainings.intents import TrainingRefused, TrainingWish, open_training
 from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.packing import pack_training
 from lora_pipeline.trainings.parameters import overridable
 from lora_pipeline.trainings.runs import locked_run, model_key_of
+from lora_pipeline.trainings.submission import SubmissionResult, submit_training
 from lora_pipeline.trainings.transitions import move
 
 ENDED_BADLY = frozenset({TrainingState.FAILED, TrainingState.CANCELED, TrainingState.ABORTED})
@@ -125,3 +128,27 @@ def _audit(
     run: TrainingRun, model_key: str, actor: str, action: str, now: datetime, **more: object
 ) -> AuditEntry:
     return AuditEntry(at=now, actor=actor, action=action, subject=model_key, details={"run": run.id, **more})
+
+
+def retry_now(
+    connections: Connections, run_id: int, actor: str, say: Callable[[str], object] = lambda _: None
+) -> tuple[Retried, SubmissionResult | None]:
+    """Retry because a person asked, and send a new attempt at once; None where nothing is to be sent.
+
+    Raises what `retry_training`, packing and submission raise.
+    """
+    database, store, provider, rules = (
+        connections.database,
+        connections.store,
+        connections.provider,
+        connections.start_rules,
+    )
+    retried = retry_training(
+        database, provider, run_id, actor, connections.now, trainer=rules.trainer, owner=rules.owner
+    )
+    if not retried.new_attempt:
+        return retried, None
+    say("packing the training ZIP")
+    pack_training(database, store, retried.run_id)
+    say("submitting")
+    return retried, submit_training(database, store, provider, retried.run_id, rules.submission)

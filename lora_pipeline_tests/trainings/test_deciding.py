@@ -11,7 +11,6 @@ from lora_pipeline.database.tables import AuditEntry, ReviewItem, TrainingRun
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.providers.protocol import (
     JobState,
-    NotFound,
     ProviderUnavailable,
     TrainingJob,
     TrainingRequest,
@@ -155,7 +154,7 @@ def test_the_training_of_another_run_is_refused(
     )
     with pytest.raises(DecisionRefused, match="another dataset"):
         adopt_training(database, provider, run_id, stranger, ADA, clock)
-    with pytest.raises(NotFound):
+    with pytest.raises(DecisionRefused, match="knows nothing"):
         adopt_training(database, provider, run_id, "a" * 26, ADA, clock)
     assert state_of(database, run_id) == "held"
 
