@@ -95,7 +95,9 @@ def show_result(
     click.echo(f"Asset graph     {running.dagster_url}/asset-groups")
     for model in progress:
         if model.image_set_id is not None:
-            click.echo(f"Contact sheet   {running.api_url}/contact-sheets/{model.image_set_id}.jpg")
+            click.echo(
+                f"Contact sheet   {running.api_url}/contact-sheets/{model.image_set_id}.jpg  {model.model_key}"
+            )
 
 
 def _row(model: ModelProgress) -> dict[str, str]:

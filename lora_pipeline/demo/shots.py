@@ -71,7 +71,7 @@ _ASTRONAUT = DemoModel(
         "IMG_0003.jpg": Shot((120, 0, 440, 320), light=0.75),
         "IMG_0004.jpg": Shot((0, 0, 320, 400), light=1.2),
         "IMG_0005.jpg": Shot((60, 10, 460, 290)),
-        "IMG_0006.jpg": Shot((0, 120, 330, 512), light=1.1),
+        "IMG_0006.jpg": Shot((70, 20, 380, 400), light=1.15),
         "IMG_0007.jpg": Shot((80, 0, 512, 512), light=0.85, width=288),
         "IMG_0008 sideways.jpg": Shot((20, 0, 380, 270), defect=Defect.SIDEWAYS),
         "IMG_0009 cut off.jpg": Shot((0, 60, 400, 512), defect=Defect.CUT_OFF),

@@ -60,7 +60,7 @@ class GuardedProcess:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, size - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
-        return "\n".join(_COLOURS.sub("", text).splitlines()[-lines:])
+        return "\n".join(_COLOURS.sub("", text).splitlines()[-lines:]) or "(it wrote nothing)"
 
     def ask_to_end(self) -> None:
         """Let go of the leash; the guard does the rest. Does not wait."""
