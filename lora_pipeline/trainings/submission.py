@@ -90,9 +90,12 @@ class _Dataset:
     """The packed run as it is about to be sent; `url` is a bearer secret."""
 
     run_id: int
+    lease: str
     token: str
     destination: str
     model_name: str
+    simulated: bool
+    """Asked before anything is sent: after the creation, no question may stand between the answer and the row."""
     request: TrainingRequest = field(repr=False)
 
 
@@ -118,12 +121,12 @@ def submit_training(
         dataset = _dataset(database, store, provider, run_id, lease, rules)
     except (ProviderUnavailable, UnknownOutcome) as error:
         # Nothing was asked to train yet: an upload of unknown outcome is at worst a file that expires.
-        return _defer(database, run_id, clock(), error)
+        return _defer(database, run_id, lease, clock(), error)
     except Refused as error:
-        return _refuse(database, run_id, clock(), str(error))
+        return _refuse(database, run_id, lease, clock(), str(error))
     if dataset is None:
         return SubmissionResult(run_id, Submission.TAKEN)
-    refusal = _commit_intent(database, run_id, lease, rules, clock())
+    refusal = _commit_intent(database, dataset, rules, clock())
     if refusal is not None:
         return refusal
     return _send(database, provider, dataset, clock, emit=emit)
@@ -160,6 +163,7 @@ def _dataset(
     A file handed to the provider becomes the token: its id is committed under the lease before anything
     is started, so that a second submitter can never replace the mark of a request already sent.
     """
+    simulated = provider.simulated
     with database.read() as session:
         run = session.get_one(TrainingRun, run_id)
         model_name = session.get_one(UserModel, run.model_id).model_key
@@ -184,22 +188,24 @@ def _dataset(
             return None
     inputs: dict[str, Any] = {**run.parameters, "input_images": url}
     request = TrainingRequest(run.trainer_requested, run.destination, inputs, rules.webhook)
-    return _Dataset(run_id, run.token, run.destination, model_name, request)
+    return _Dataset(run_id, lease, run.token, run.destination, model_name, simulated, request)
 
 
 def _commit_intent(
-    database: Database, run_id: int, lease: str, rules: SubmissionRules, now: datetime
+    database: Database, dataset: _Dataset, rules: SubmissionRules, now: datetime
 ) -> SubmissionResult | None:
     """From here on the request may leave. Says why not, where the switch, the caps or another submitter object."""
     with database.begin() as session:
         switch = submission_switch(session, lock=True)
-        run = session.get_one(TrainingRun, run_id, with_for_update=True)
-        if run.state != TrainingState.PACKED or run.lease_token != lease:
-            return SubmissionResult(run_id, Submission.TAKEN)
+        run = session.get_one(TrainingRun, dataset.run_id, with_for_update=True)
+        if run.state != TrainingState.PACKED or run.lease_token != dataset.lease:
+            return SubmissionResult(dataset.run_id, Submission.TAKEN)
+        # A run may have been opened while a simulator answered: what counts is who is asked now.
+        run.simulated = dataset.simulated
         reason, until = _objection(session, run, rules, switch.reason if switch.paused else None, now)
         if reason is not None:
             run.hold_reason, run.not_before, run.lease_until = reason, until, None
-            return SubmissionResult(run_id, Submission.DEFERRED, reason=reason)
+            return SubmissionResult(dataset.run_id, Submission.DEFERRED, reason=reason)
         run.post_started_at, run.not_before = now, None
         move(session, run, TrainingState.INTENT, now)
     return None
@@ -232,19 +238,19 @@ def _send(
         log.warning("training %s: outcome of the submission is unknown: %s", dataset.run_id, error)
         return SubmissionResult(dataset.run_id, Submission.UNKNOWN, reason=str(error))
     except Refused as error:
-        return _refuse(database, dataset.run_id, clock(), str(error))
+        return _refuse(database, dataset.run_id, dataset.lease, clock(), str(error))
     except InsufficientCredit as error:
         with database.begin() as session:
             set_switch(session, paused=True, reason=str(error), actor="provider", now=clock())
-        return _defer(database, dataset.run_id, clock(), error)
+        return _defer(database, dataset.run_id, dataset.lease, clock(), error)
     except Unauthenticated as error:
-        _defer(database, dataset.run_id, clock(), error)
+        _defer(database, dataset.run_id, dataset.lease, clock(), error)
         raise
     except (ProviderUnavailable, DestinationMissing) as error:
         # A destination still missing right after it was made is a provider that is not done making it.
-        return _defer(database, dataset.run_id, clock(), error)
+        return _defer(database, dataset.run_id, dataset.lease, clock(), error)
     with database.begin() as session:
-        adopt(session, dataset.run_id, job, provider.simulated, clock(), emit=emit)
+        adopt(session, dataset.run_id, job, dataset.simulated, clock(), emit=emit)
     return SubmissionResult(dataset.run_id, Submission.SUBMITTED, training_id=job.id)
 
 
@@ -260,25 +266,30 @@ def _create(provider: TrainingProvider, dataset: _Dataset) -> TrainingJob:
         return provider.create_training(dataset.request)
 
 
-def _defer(database: Database, run_id: int, now: datetime, error: Exception) -> SubmissionResult:
-    """Back to packed: the provider surely started nothing."""
+def _defer(database: Database, run_id: int, lease: str, now: datetime, error: Exception) -> SubmissionResult:
+    """Back to packed: this submitter's request surely started nothing."""
     wait = timedelta(seconds=error.retry_after) if isinstance(error, Throttled) else _RETRY_UNAVAILABLE
     with database.begin() as session:
         run = session.get_one(TrainingRun, run_id, with_for_update=True)
-        if run.state in _UNSENT and run.training_id is None:
+        if _still_ours(run, lease):
             move(session, run, TrainingState.PACKED, now)
             run.post_started_at, run.not_before, run.lease_until = None, now + wait, None
             run.hold_reason = str(error)
     return SubmissionResult(run_id, Submission.DEFERRED, reason=str(error))
 
 
-def _refuse(database: Database, run_id: int, now: datetime, reason: str) -> SubmissionResult:
+def _refuse(database: Database, run_id: int, lease: str, now: datetime, reason: str) -> SubmissionResult:
     with database.begin() as session:
         run = session.get_one(TrainingRun, run_id, with_for_update=True)
-        if run.state in _UNSENT and run.training_id is None:
+        if _still_ours(run, lease):
             run.post_started_at = None
             move(session, run, TrainingState.FAILED, now, reason=reason)
     return SubmissionResult(run_id, Submission.REFUSED, reason=reason)
+
+
+def _still_ours(run: TrainingRun, lease: str) -> bool:
+    """Whether no other submitter took the run over: what came of our request says nothing about theirs."""
+    return run.state in _UNSENT and run.training_id is None and run.lease_token == lease
 
 
 @contextmanager
