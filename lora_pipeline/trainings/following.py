@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
@@ -30,6 +30,7 @@ from lora_pipeline.trainings.late_landings import given_up_requests, report_late
 from lora_pipeline.trainings.leases import leased
 from lora_pipeline.trainings.lifecycle import FOLLOWED, TrainingState
 from lora_pipeline.trainings.reconciliation import (
+    CLOCK_SKEW,
     ReconcileRules,
     UnknownSubmission,
     settle,
@@ -45,7 +46,6 @@ MAX_LOG_READS = 8
 _READS_AT_ONCE = 4
 # A provider forgets a training that never started after about half an hour; before that a 404 is lag.
 _LOST_AFTER = timedelta(minutes=30)
-_CLOCK_SKEW = timedelta(minutes=5)
 _SEEN_CHUNK = 5_000
 _HAVE_LOGS = (JobState.RUNNING, JobState.SUCCEEDED)
 _STATE_SHOWN_BY = {JobState.QUEUED: TrainingState.SUBMITTED, JobState.RUNNING: TrainingState.RUNNING}
@@ -96,12 +96,14 @@ class _Open:
 class _Tick:
     """What has been learned so far in this tick."""
 
+    started: datetime
     deadline: datetime
     jobs: dict[str, TrainingJob] = field(default_factory=dict)
     by_mark: dict[str, TrainingJob] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     missing: list[_Open] = field(default_factory=list)
+    unreadable: list[_Open] = field(default_factory=list)
     pages: int = 0
     single_reads: int = 0
     log_reads: int = 0
@@ -132,7 +134,7 @@ def follow_trainings(
         if not followed and not unknown and not given_up:
             log.info("No in-progress trainings found")
             return FollowReport()
-        tick = _Tick(deadline=started + rules.budget)
+        tick = _Tick(started, deadline=started + rules.budget)
         _walk_list(tick, provider, followed, unknown, clock)
         _read_stragglers(tick, provider, followed, clock)
         _read_logs(tick, provider, followed, clock)
@@ -204,7 +206,7 @@ def _walk_list(
             if tick.pages >= MAX_PAGES or clock() >= tick.deadline:
                 return
             unknown_covered = unknown_since is None or (
-                tick.reached_back_to is not None and tick.reached_back_to < unknown_since - _CLOCK_SKEW
+                tick.reached_back_to is not None and tick.reached_back_to < unknown_since - CLOCK_SKEW
             )
             if unknown_covered and not _worth_another_page(missing, tick, newest):
                 return
@@ -217,16 +219,20 @@ def _worth_another_page(missing: dict[str, _Open], tick: _Tick, newest: datetime
     """Whether reading on costs fewer requests than asking for the missing ones one by one.
 
     The pages read so far tell how much time a page spans, and so how many pages lie before the newest
-    missing training: one that stays open for weeks must not make every tick walk the account's history.
+    missing training: one that stays open for weeks must not make every tick walk the account's history, and
+    neither must one that the list has gone past without showing it.
     """
     if not missing:
         return False
     if tick.reached_back_to is None or newest is None:
         return True
-    span = (newest - tick.reached_back_to) / tick.pages
-    next_one = max(run.submitted_at for run in missing.values())
-    pages_before_it = (tick.reached_back_to - next_one) / span if span else 0.0
-    return pages_before_it < len(missing)
+    reached = tick.reached_back_to
+    ahead = [run.submitted_at for run in missing.values() if run.submitted_at <= reached + CLOCK_SKEW]
+    if not ahead:
+        return False
+    span = (newest - reached) / tick.pages
+    pages_before_it = (reached - max(ahead)) / span if span else 0.0
+    return pages_before_it < len(ahead)
 
 
 def _read_stragglers(
@@ -242,6 +248,7 @@ def _read_stragglers(
             tick.missing.append(run)
         else:
             tick.errors.append(f"training {run.job_id}: {answer}")
+            tick.unreadable.append(run)
             continue
         tick.single_reads += 1
 
@@ -296,16 +303,13 @@ def _record(
         for run in followed
         if (job := tick.jobs.get(run.job_id)) is not None and _says_something_new(run, job)
     }
-    asked = [run.run_id for run in followed if run.job_id in tick.jobs] + [r.run_id for r in tick.missing]
+    answered = [run.run_id for run in followed if run.job_id in tick.jobs] + [r.run_id for r in tick.missing]
     with database.begin() as session:
         moved = observe(session, changed, now)
-        for start in range(0, len(asked), _SEEN_CHUNK):
-            session.execute(
-                update(TrainingRun)
-                .where(TrainingRun.id.in_(asked[start : start + _SEEN_CHUNK]))
-                .values(last_polled_at=now, poll_failures=0)
-                .execution_options(synchronize_session=False)
-            )
+        _note_asked(session, answered, now, failures=0)
+        # They were asked too: those that always fail must not keep the others from their turn.
+        unreadable = [run.run_id for run in tick.unreadable]
+        _note_asked(session, unreadable, now, failures=TrainingRun.poll_failures + 1)
         for run in tick.missing:
             change = _lose(session, run, now)
             moved.extend([change] if change else [])
@@ -315,9 +319,23 @@ def _record(
         tick.by_mark,
         covered_since=tick.reached_back_to,
         simulated=provider.simulated,
-        rules=rules.reconcile,
+        # An item that could not be read may be the very one that is missed: never send again on such a list.
+        rules=replace(rules.reconcile, resubmit_after=None) if tick.malformed else rules.reconcile,
+        looked_at=tick.started,
         now=now,
     )
+
+
+def _note_asked(
+    session: Session, run_ids: list[int], now: datetime, *, failures: int | ColumnElement[int]
+) -> None:
+    for start in range(0, len(run_ids), _SEEN_CHUNK):
+        session.execute(
+            update(TrainingRun)
+            .where(TrainingRun.id.in_(run_ids[start : start + _SEEN_CHUNK]))
+            .values(last_polled_at=now, poll_failures=failures)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _says_something_new(run: _Open, job: TrainingJob) -> bool:

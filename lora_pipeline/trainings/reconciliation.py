@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import TrainingRun
@@ -21,6 +21,8 @@ from lora_pipeline.trainings.late_landings import give_up_request
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.transitions import Moved, move
 
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a provider's clock may be from ours: a list is read this much further back than the request."""
 # Held runs are looked for this long: late landings beyond it have not been seen at any provider.
 _LOOK_FOR_HELD = timedelta(days=2)
 
@@ -58,7 +60,11 @@ def unknown_submissions(database: Database, provider: str, now: datetime) -> lis
                 TrainingRun.state.in_([TrainingState.INTENT, TrainingState.HELD]),
                 TrainingRun.training_id.is_(None),
                 TrainingRun.post_started_at.is_not(None),
-                TrainingRun.post_started_at > now - _LOOK_FOR_HELD,
+                or_(
+                    # However long nobody looked: only a look ends an intent.
+                    TrainingRun.state == TrainingState.INTENT,
+                    TrainingRun.post_started_at > now - _LOOK_FOR_HELD,
+                ),
             )
             .order_by(TrainingRun.id)
         )
@@ -82,11 +88,13 @@ def settle(
     covered_since: datetime | None,
     simulated: bool,
     rules: ReconcileRules,
+    looked_at: datetime,
     now: datetime,
 ) -> list[Moved]:
     """Adopt what was found; hold (or, opted in, send again) what a covering walk did not show in time.
 
     `covered_since` is how far back the walk reached; None where it was cut short and absence says nothing.
+    `looked_at` is when the walk began: a list that took long to read says nothing about what came later.
     """
     moved = []
     for submission in unknown:
@@ -95,16 +103,20 @@ def settle(
             with database.begin() as session:
                 change = adopt(session, submission.run_id, job, simulated, now)
             moved.extend([change] if change else [])
-        elif covered_since is not None and covered_since <= submission.sent_at:
-            change = _absent(database, submission, rules, now)
+        elif covered_since is not None and covered_since < submission.sent_at - CLOCK_SKEW:
+            change = _absent(database, submission, rules, looked_at, now)
             moved.extend([change] if change else [])
     return moved
 
 
 def _absent(
-    database: Database, submission: UnknownSubmission, rules: ReconcileRules, now: datetime
+    database: Database,
+    submission: UnknownSubmission,
+    rules: ReconcileRules,
+    looked_at: datetime,
+    now: datetime,
 ) -> Moved | None:
-    age = now - submission.sent_at
+    age = looked_at - submission.sent_at
     if rules.resubmit_after is not None and age >= rules.resubmit_after:
         return _move_if_unknown(database, submission, TrainingState.PACKED, None, now)
     if age < rules.grace or submission.held:

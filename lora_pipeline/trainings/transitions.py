@@ -114,7 +114,14 @@ def observe_one(
     if to is TrainingState.SUCCEEDED:
         run.succeeded_at = job.completed_at or now
         run.progress, run.progress_estimated = SUCCEEDED_PROGRESS, False
-    return move(session, run, to, now, reason=job.error, emit=emit)
+    return move(session, run, to, now, reason=job.error or _unexplained(job, to), emit=emit)
+
+
+def _unexplained(job: TrainingJob, to: TrainingState) -> str | None:
+    """What is said of an end for which the provider gave no reason."""
+    if to not in (TrainingState.FAILED, TrainingState.ABORTED):
+        return None
+    return f"the provider ended training {job.id} as {job.provider_status!r} and gave no reason"
 
 
 def _copy_outputs(run: TrainingRun, job: TrainingJob) -> None:
