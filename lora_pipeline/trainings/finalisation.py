@@ -23,9 +23,14 @@ from sqlalchemy.orm import Session
 from lora_pipeline.database.sessions import Database, changed_rows
 from lora_pipeline.database.tables import Artifact, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.identity import IdentityError, VersionRef, parse_model, parse_version
-from lora_pipeline.objects.errors import ObjectExists
+from lora_pipeline.objects.errors import ObjectExists, ObjectStoreError
 from lora_pipeline.objects.store import ObjectStore
-from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, TrainingProvider
+from lora_pipeline.providers.protocol import (
+    ProviderError,
+    ProviderUnavailable,
+    TrainingProvider,
+    Unauthenticated,
+)
 from lora_pipeline.trainings.cancelling import activate_unless_cancelled
 from lora_pipeline.trainings.facts import training_facts
 from lora_pipeline.trainings.lifecycle import TrainingState
@@ -33,12 +38,14 @@ from lora_pipeline.trainings.outbox import AssetEvent
 from lora_pipeline.trainings.transitions import move, owe_all
 from lora_pipeline.versions.activation import Activated
 from lora_pipeline.versions.refusal import Refusal, WeightsRefused
-from lora_pipeline.versions.registry import ArchivedWeights, register_version, version_facts
+from lora_pipeline.versions.registry import ArchivedWeights, VersionTaken, register_version, version_facts
 from lora_pipeline.versions.weights import VerifiedWeights, read_weights
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
+# Away, locked out, or no room on our own disk: the same for every training until that is over.
+_OUTAGES = (ProviderUnavailable, Unauthenticated, ObjectStoreError, OSError)
 
 
 class Finalisation(StrEnum):
@@ -96,9 +103,12 @@ def finalise_training(
         archived = _archive(store, provider, run, url, model_key, rules)
     except _Incomplete as error:
         return _release(database, run_id, model_key, Finalisation.INCOMPLETE, str(error), clock())
-    except (IdentityError, WeightsRefused, ProviderError) as error:
+    except (IdentityError, WeightsRefused, ProviderError, ObjectStoreError, OSError) as error:
         return _trouble(database, run, model_key, error, clock())
-    return _finish(database, run_id, version, archived, clock(), emit=emit)
+    try:
+        return _finish(database, run_id, version, archived, clock(), emit=emit)
+    except VersionTaken as error:
+        return _trouble(database, run, model_key, error, clock())
 
 
 def finalisable(database: Database, now: datetime, limit: int) -> list[int]:
@@ -193,9 +203,9 @@ def _finish(
     emit: bool,
 ) -> FinalisationResult:
     with database.begin() as session:
-        run = session.get_one(TrainingRun, run_id)
+        # The run first, as whoever observes it does: two orders of locking would wait for each other.
+        run = session.get_one(TrainingRun, run_id, with_for_update=True)
         model = session.get_one(UserModel, run.model_id, with_for_update=True)
-        run = session.get_one(TrainingRun, run_id, with_for_update=True, populate_existing=True)
         if run.state != TrainingState.SUCCEEDED:
             return FinalisationResult(run_id, model.model_key, Finalisation.TAKEN)
         version = register_version(session, run, model, archived, provider_version, now)
@@ -230,16 +240,16 @@ def _trouble(
     database: Database, run: TrainingRun, model_key: str, error: Exception, now: datetime
 ) -> FinalisationResult:
     """Try again later what may pass, a bounded number of times; the rest is held with its reason."""
-    outage = isinstance(error, ProviderUnavailable)
+    outage = isinstance(error, _OUTAGES)
     passing = isinstance(error, ProviderError) or (isinstance(error, WeightsRefused) and error.worth_retrying)
     with database.begin() as session:
         row = session.get_one(TrainingRun, run.id, with_for_update=True)
         if row.state != TrainingState.SUCCEEDED:
             return FinalisationResult(run.id, model_key, Finalisation.TAKEN)
-        # An outage says nothing about these weights: it uses up no attempt, however long it lasts.
+        # It says nothing about these weights: it uses up no attempt, however long it lasts.
         row.finalise_attempts += 0 if outage else 1
         row.lease_token = row.lease_until = None
-        row.error = f"weights not accepted: {error}"
+        row.error = f"not finalised: {error}"
         if outage or (passing and row.finalise_attempts < MAX_ATTEMPTS):
             row.not_before = now + timedelta(seconds=2.0 ** (row.finalise_attempts + 1))
             return FinalisationResult(run.id, model_key, Finalisation.RETRY, str(error))

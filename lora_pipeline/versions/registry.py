@@ -34,6 +34,10 @@ class ArchivedWeights:
     object_version: str
 
 
+class VersionTaken(Exception):
+    """The provider's version is registered for something else; the message says for what."""
+
+
 def register_version(
     session: Session,
     run: TrainingRun,
@@ -44,37 +48,51 @@ def register_version(
 ) -> ModelVersion:
     """The version of a succeeded run: made once, found again on every repetition.
 
-    The caller has locked the model, so that two finalisations cannot give out one number.
+    One that a sync brought in before its run was known is completed. Raises VersionTaken where another run or
+    model has it. The caller has locked the model, so that two finalisations cannot give out one number.
     """
     known = session.scalars(select(ModelVersion).where(ModelVersion.training_run_id == run.id)).one_or_none()
     if known is not None:
         return known
-    artifact = _artifact(session, archived, now)
-    version = ModelVersion(
-        model_id=model.id,
-        number=_next_number(session, model.id),
-        artifact_id=artifact.id,
-        training_run_id=run.id,
-        provider=run.provider,
-        provider_version=str(provider_version),
-        weights_url=archived.address,
-        weights_state="verified",
-        trigger_word=run.trigger_word,
-        lora_scale=1.0,
-        parameters=run.parameters,
-        image_count=session.scalar(select(ImageSet.usable_count).where(ImageSet.id == run.image_set_id)),
-        provenance=_provenance(run),
-        simulated=run.simulated,
-        trained_at=run.succeeded_at or now,
-        created_at=now,
-        updated_at=now,
+    version = _brought_in(session, run, provider_version) or ModelVersion(
+        model_id=model.id, number=_next_number(session, model.id), created_at=now
     )
+    artifact = _artifact(session, archived, now)
+    version.artifact_id = artifact.id
+    version.training_run_id = run.id
+    version.provider = run.provider
+    version.provider_version = str(provider_version)
+    version.weights_url = archived.address
+    version.weights_state = "verified"
+    version.trigger_word = run.trigger_word
+    version.lora_scale = version.lora_scale or 1.0
+    version.parameters = run.parameters
+    version.image_count = session.scalar(select(ImageSet.usable_count).where(ImageSet.id == run.image_set_id))
+    version.provenance = _provenance(run)
+    version.simulated = run.simulated
+    version.trained_at = run.succeeded_at or now
+    version.updated_at = now
     session.add(version)
     session.flush()
     _alias(session, version, "training_id", f"{run.provider}:{run.training_id}", now)
     _alias(session, version, "provider_version", str(provider_version), now)
     _alias(session, version, "object", archived.address, now)
     _record_weights(session, run, artifact, archived, now)
+    return version
+
+
+def _brought_in(session: Session, run: TrainingRun, provider_version: VersionRef) -> ModelVersion | None:
+    """The provider's version as it is registered without a run, if it is."""
+    version = session.scalars(
+        select(ModelVersion).where(ModelVersion.provider_version == str(provider_version))
+    ).one_or_none()
+    if version is None:
+        return None
+    if version.training_run_id is not None or version.model_id != run.model_id:
+        raise VersionTaken(
+            f"{provider_version} is registered as V{version.number} of model {version.model_id} already, for "
+            f"training run {version.training_run_id}; expected a version of this training alone"
+        )
     return version
 
 
