@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,24 @@ import pytest
 from lora_pipeline.demo.shots import DEMO_MODELS
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.simulator.settings import SimulatorSettings
+from lora_pipeline.stack.ports import USUAL
 
 pytestmark = [
     pytest.mark.daemon,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc"),
 ]
+
+
+def reserve_ports(home: Path) -> None:
+    """Ports of its own: another test's stack, started at the same moment, would choose the usual ones too."""
+    home.mkdir()
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in USUAL]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        ports = dict(zip(USUAL, (probe.getsockname()[1] for probe in sockets), strict=True))
+    (home / "ports.json").write_text(json.dumps(ports))
 
 
 def start(home: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -61,6 +75,7 @@ def test_a_demo_that_is_killed_half_way_is_finished_by_the_next_and_pays_nothing
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
+    reserve_ports(home)
     first = start(home, tmp_path / "first.log")
     deadline = time.monotonic() + 240
     while not submitted(home):
