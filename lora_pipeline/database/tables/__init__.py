@@ -1,7 +1,10 @@
 """Every table of the project, by subject. Importing this module is what makes the metadata complete."""
 
+from lora_pipeline.database.tables.access import ApiKey, IdempotencyKey
+from lora_pipeline.database.tables.background_jobs import BackgroundJob
 from lora_pipeline.database.tables.base import Base, UtcDateTime
 from lora_pipeline.database.tables.bookkeeping import AuditEntry, Control, OutboxEvent, WebhookDelivery
+from lora_pipeline.database.tables.callbacks import Callback
 from lora_pipeline.database.tables.image_sets import Image, ImageSet, ImageSetMember
 from lora_pipeline.database.tables.people import SelfieUpload, User, UserModel
 from lora_pipeline.database.tables.sightings import ProviderSighting
@@ -22,11 +25,15 @@ from lora_pipeline.database.tables.versions import (
 
 __all__ = [
     "Activation",
+    "ApiKey",
     "Artifact",
     "ArtifactLocation",
     "AuditEntry",
+    "BackgroundJob",
     "Base",
+    "Callback",
     "Control",
+    "IdempotencyKey",
     "Image",
     "ImageSet",
     "ImageSetMember",
