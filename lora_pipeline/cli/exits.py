@@ -38,6 +38,9 @@ CODES = {
     "lora_pipeline.image_sets.freezing.SetBlocked": Exit.REFUSED,
     "lora_pipeline.trainings.listing.TrainingNotFound": Exit.WRONG_USE,
     "lora_pipeline.versions.lookup.ModelNotFound": Exit.WRONG_USE,
+    "lora_pipeline.versions.version_lookup.VersionNotFound": Exit.WRONG_USE,
+    "lora_pipeline.versions.history.TimeNotUnderstood": Exit.WRONG_USE,
+    "lora_pipeline.versions.pinning.ChoiceRefused": Exit.REFUSED,
     "lora_pipeline.stack.ports.PortTaken": Exit.WRONG_USE,
 }
 """Class → code; a subclass has its parent's, and what is not here is an error. Names, because importing the

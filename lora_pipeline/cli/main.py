@@ -20,6 +20,12 @@ COMMANDS = {
     "train": "lora_pipeline.cli.train:train",
     "trainings": "lora_pipeline.cli.trainings:trainings",
     "versions": "lora_pipeline.cli.versions:versions",
+    "activate": "lora_pipeline.cli.choices:activate",
+    "pin": "lora_pipeline.cli.choices:pin",
+    "unpin": "lora_pipeline.cli.choices:unpin",
+    "rollback": "lora_pipeline.cli.choices:rollback",
+    "history": "lora_pipeline.cli.history:history",
+    "resolve": "lora_pipeline.cli.resolve:resolve",
     "api": "lora_pipeline.cli.serve:api",
     "simulator": "lora_pipeline.cli.serve:simulator",
 }
