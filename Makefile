@@ -23,7 +23,7 @@ demo: .venv/.installed-demo
 	@$(IN_VENV)/lora-pipeline demo $(if $(filter-out 0,$(EXIT)),--exit)
 
 test: .venv/.installed-dev
-	$(IN_VENV)/python -m pytest -m "not deep" $(ARGS)
+	$(IN_VENV)/python -m pytest -n 2 --dist worksteal -m "not deep" $(ARGS)
 
 # pytest answers 5 where no test is marked.
 test-deep: .venv/.installed-dev
