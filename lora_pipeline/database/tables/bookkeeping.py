@@ -53,7 +53,16 @@ class WebhookDelivery(Base):
     handled_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = (UniqueConstraint("provider", "delivery_id"),)
+    __table_args__ = (
+        UniqueConstraint("provider", "delivery_id"),
+        Index(
+            "ix_webhook_deliveries_waiting",
+            "provider",
+            "id",
+            sqlite_where=text("handled_at IS NULL"),
+            postgresql_where=text("handled_at IS NULL"),
+        ),
+    )
 
 
 class Control(Base):
