@@ -1,0 +1,330 @@
+"""A provider inside the test process, with the faults of a real one and a clock that only the test moves.
+
+Everywhere else the real client talks to the simulator over HTTP. Here thousands of schedules are run, each of them
+some dozens of conversations: over HTTP that would take an hour. It implements the same protocol, and says at each
+conversation that a step boundary has been reached.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import random
+import struct
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, BinaryIO
+
+from lora_pipeline.providers.protocol import (
+    DestinationMissing,
+    InsufficientCredit,
+    JobState,
+    NotFound,
+    ProviderUnavailable,
+    ProviderVersion,
+    Refused,
+    Throttled,
+    TrainingJob,
+    TrainingPage,
+    TrainingRequest,
+    Unauthenticated,
+    UnknownOutcome,
+    UploadedFile,
+)
+from lora_pipeline_tests.proofs.steps import Steps
+
+QUEUED = timedelta(seconds=15)
+LENGTH = timedelta(seconds=600)
+PAGE = 2
+"""Items a page: small, so that a walk over few trainings has several pages."""
+TRAINER_RETURNED = "e440909d3512c31646ee2e0c7d6f6f4923224863a6a10c494606e79fb5844497"
+
+
+class Answer(StrEnum):
+    """What becomes of one creation request."""
+
+    GIVEN = "given"
+    LOST = "lost"
+    """The training starts, the answer never arrives."""
+    NEVER = "never"
+    """Neither the request nor an answer arrives."""
+    LATE = "late"
+    """The caller gives up, and the request takes effect afterwards."""
+    THROTTLED = "throttled"
+    REFUSED = "refused"
+    BROKE = "broke"
+    """402: out of credit."""
+    LOCKED_OUT = "locked out"
+    """401."""
+    NO_MODEL = "no model"
+    """404: the destination does not exist yet."""
+
+
+class Delivery(StrEnum):
+    """What one download of weights delivers."""
+
+    WHOLE = "whole"
+    CUT = "cut"
+    PAGE = "page"
+    """An HTML page with status 200."""
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How this provider behaves. Sequences are used up item by item; their usual value follows."""
+
+    answers: tuple[Answer, ...] = ()
+    late: float = 100.0
+    """Seconds after which a late request takes effect."""
+    lag: float = 0.0
+    """Seconds until a new training is listed (GET by id knows it at once)."""
+    outcome: JobState = JobState.SUCCEEDED
+    deliveries: tuple[Delivery, ...] = ()
+    uploads: tuple[bool, ...] = ()
+    """Whether an upload succeeds."""
+    pages_fail: int = 0
+    """So many times the second page of the list cannot be read."""
+    page_seconds: float = 0.0
+    """How long one page takes."""
+    output_after: float = 0.0
+    """Seconds between the success and the moment when the answer names version and weights."""
+    presigns: bool = True
+    """Whether the object store signs URLs; otherwise datasets are uploaded to the provider."""
+
+
+@dataclass(frozen=True)
+class PaidTraining:
+    """One training that somebody pays for."""
+
+    id: str
+    reference: str
+    destination: str
+    takes_effect: datetime
+    ends: JobState
+    ends_at: datetime
+
+    def state(self, now: datetime) -> JobState:
+        if now >= self.ends_at:
+            return self.ends
+        return JobState.RUNNING if now >= self.takes_effect + QUEUED else JobState.QUEUED
+
+
+@dataclass(frozen=True)
+class Account:
+    """Everything the provider knows and has been asked: it outlives each of our processes."""
+
+    trainings: tuple[PaidTraining, ...] = ()
+    asked: int = 0
+    delivered: int = 0
+    uploaded: int = 0
+    pages_failed: int = 0
+    models: frozenset[str] = field(default_factory=frozenset)
+
+    def of(self, mark: str) -> list[PaidTraining]:
+        """The trainings paid for one of our marks."""
+        return [training for training in self.trainings if mark in training.reference]
+
+
+class FakeProvider:
+    """See the module. `account` is replaced at each change, so that a copy of it is free."""
+
+    name = "replicate"
+    simulated = True
+
+    def __init__(self, conditions: Conditions, clock: Callable[[], datetime], steps: Steps) -> None:
+        self.conditions, self.steps, self.clock = conditions, steps, clock
+        self.account = Account()
+        self.pass_time: Callable[[float], None] = lambda _: None
+
+    def owner(self) -> str:
+        return "acme"
+
+    def input_schema(self, trainer: str) -> dict[str, Any]:
+        return {"properties": {}, "required": []}
+
+    def ensure_destination(self, destination: str, *, description: str) -> None:
+        self.steps.reach("before the destination is made")
+        self.account = replace(self.account, models=self.account.models | {destination})
+        self.steps.done("the destination was made")
+
+    def upload_file(self, name: str, content: BinaryIO) -> UploadedFile:
+        self.steps.reach("before an upload")
+        number = self.account.uploaded
+        self.account = replace(self.account, uploaded=number + 1)
+        if not _next(self.conditions.uploads, number, True):
+            self.steps.reach("after a failed upload")
+            raise ProviderUnavailable("the upload was cut")
+        self.steps.done("an upload")
+        return UploadedFile(f"file{number}x", f"https://files.invalid/v1/files/file{number}x")
+
+    def create_training(self, request: TrainingRequest) -> TrainingJob:
+        self.steps.reach("before the creation")
+        number = self.account.asked
+        answer = _next(self.conditions.answers, number, Answer.GIVEN)
+        self.account = replace(self.account, asked=number + 1)
+        if answer is Answer.NO_MODEL and request.destination in self.account.models:
+            answer = Answer.GIVEN
+        if answer in _NOTHING_STARTED:
+            self.steps.done("the creation was turned down")
+            raise _NOTHING_STARTED[answer]
+        training = self.start(request, late=answer is Answer.LATE)
+        self.steps.done("the creation")
+        if answer in (Answer.LOST, Answer.LATE):
+            raise UnknownOutcome("no answer arrived")
+        return self._job(training)
+
+    def start(self, request: TrainingRequest, *, late: bool = False) -> PaidTraining:
+        begins = self.clock() + timedelta(seconds=self.conditions.late if late else 0.0)
+        training = PaidTraining(
+            id=f"job{len(self.account.trainings)}",
+            reference=str(request.input["input_images"]),
+            destination=request.destination,
+            takes_effect=begins,
+            ends=self.conditions.outcome,
+            ends_at=begins + QUEUED + LENGTH,
+        )
+        self.account = replace(self.account, trainings=(*self.account.trainings, training))
+        return training
+
+    def get_training(self, job_id: str) -> TrainingJob:
+        self.steps.reach("before a read")
+        found = [self._job(one) for one in self._known() if one.id == job_id]
+        self.steps.reach("after a read")
+        if not found:
+            raise NotFound(f"no training {job_id}")
+        return replace(found[0], logs="")
+
+    def list_trainings(self) -> Iterator[TrainingPage]:
+        now = self.clock()
+        listed = [self._job(one) for one in self.listed(now)]
+        listed += [_others_training(number, now) for number in range(3)]
+        listed.sort(key=lambda job: job.created_at or now, reverse=True)
+        for start in range(0, len(listed), PAGE):
+            self.steps.reach("before a page")
+            self.pass_time(self.conditions.page_seconds)
+            if start and self.account.pages_failed < self.conditions.pages_fail:
+                self.account = replace(self.account, pages_failed=self.account.pages_failed + 1)
+                raise ProviderUnavailable("the page could not be read")
+            self.steps.reach("after a page")
+            yield TrainingPage(tuple(listed[start : start + PAGE]))
+
+    def listed(self, now: datetime) -> list[PaidTraining]:
+        """What the list shows at a moment."""
+        return [one for one in self._known() if now >= one.takes_effect + self.lag]
+
+    @property
+    def lag(self) -> timedelta:
+        return timedelta(seconds=self.conditions.lag)
+
+    def end(self, job_id: str, state: JobState) -> None:
+        """End a training now, unless it has ended."""
+        now = self.clock()
+        self.account = replace(
+            self.account,
+            trainings=tuple(
+                replace(one, ends=state, ends_at=now) if one.id == job_id and now < one.ends_at else one
+                for one in self.account.trainings
+            ),
+        )
+
+    def cancel_training(self, job_id: str) -> TrainingJob:
+        self.end(job_id, JobState.CANCELED)
+        return self.get_training(job_id)
+
+    def list_versions(self, model: str) -> Iterator[ProviderVersion]:
+        yield from ()
+
+    def delete_file(self, file_id: str) -> None:
+        self.steps.reach("before a file is deleted")
+
+    def download(self, url: str) -> Iterator[bytes]:
+        self.steps.reach("before a download")
+        number = self.account.delivered
+        self.account = replace(self.account, delivered=number + 1)
+        delivery = _next(self.conditions.deliveries, number, Delivery.WHOLE)
+        whole = weights_archive(url.rsplit("/", 2)[-2])
+        if delivery is Delivery.GONE:
+            raise NotFound("no such file")
+        if delivery is Delivery.PAGE:
+            yield b"<!doctype html><title>502 Bad Gateway</title>".ljust(600)
+            return
+        yield whole[: len(whole) // 3] if delivery is Delivery.CUT else whole
+        self.steps.reach("after a download")
+
+    def _known(self) -> list[PaidTraining]:
+        now = self.clock()
+        return [one for one in self.account.trainings if now >= one.takes_effect]
+
+    def _job(self, training: PaidTraining) -> TrainingJob:
+        now = self.clock()
+        state = training.state(now)
+        ended = state not in (JobState.QUEUED, JobState.RUNNING)
+        named = state is JobState.SUCCEEDED and now >= training.ends_at + timedelta(
+            seconds=self.conditions.output_after
+        )
+        version = hashlib.sha256(training.id.encode()).hexdigest()
+        return TrainingJob(
+            id=training.id,
+            state=state,
+            provider_status=state.value,
+            input_reference=training.reference,
+            trainer_version=TRAINER_RETURNED,
+            output_version=f"{training.destination}:{version}" if named else None,
+            output_weights=f"https://delivery.invalid/{training.id}/trained_model.tar" if named else None,
+            error="CUDA out of memory" if state is JobState.FAILED else None,
+            created_at=training.takes_effect,
+            completed_at=training.ends_at if ended else None,
+        )
+
+
+_NOTHING_STARTED = {
+    Answer.NEVER: UnknownOutcome("no answer arrived"),
+    Answer.THROTTLED: Throttled("too many requests", 10.0),
+    Answer.REFUSED: Refused("no such trainer"),
+    Answer.BROKE: InsufficientCredit("insufficient credit"),
+    Answer.LOCKED_OUT: Unauthenticated("the token is wrong"),
+    Answer.NO_MODEL: DestinationMissing("no such destination"),
+}
+
+
+def _next(planned: tuple[Any, ...], number: int, usual: Any) -> Any:
+    return planned[number] if number < len(planned) else usual
+
+
+def _others_training(number: int, now: datetime) -> TrainingJob:
+    """Trainings that somebody else started in the same account: they fill pages."""
+    return TrainingJob(
+        id=f"other{number}",
+        state=JobState.RUNNING,
+        provider_status="processing",
+        input_reference=f"https://elsewhere.invalid/{number}.zip",
+        created_at=now - timedelta(hours=number * 30, seconds=1),
+    )
+
+
+@functools.cache
+def weights_archive(job_id: str) -> bytes:
+    """A small valid LoRA in the trainer's tar; each training has other tensors."""
+    chance = random.Random(job_id)
+    header: dict[str, Any] = {}
+    data = b""
+    for name, shape in (("lora_A", (4, 8)), ("lora_B", (8, 4))):
+        values = [chance.uniform(-1, 1) for _ in range(shape[0] * shape[1])]
+        part = struct.pack(f"<{len(values)}e", *values)
+        key = f"transformer.transformer_blocks.0.attn.to_q.{name}.weight"
+        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
+        data += part
+    text = json.dumps(header).encode()
+    lora = struct.pack("<Q", len(text)) + text + data
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        member = tarfile.TarInfo("output/flux_train_replicate/lora.safetensors")
+        member.size = len(lora)
+        tar.addfile(member, io.BytesIO(lora))
+    return out.getvalue()

@@ -1,0 +1,182 @@
+"""Every crash schedule of a training's life: paid once, never forgotten, and at its true end or held.
+
+The provider is inside the test process (see `account`): thousands of schedules over HTTP would take an hour. What is
+killed, paused and answered here is the package's own submission, following, reconciliation, finalisation,
+activation and outbox, on SQLite; a sample runs on SQLite files and PostgreSQL. The number of schedules is printed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from lora_pipeline.providers.protocol import JobState
+from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
+from lora_pipeline_tests.proofs.exploration import Explorer
+from lora_pipeline_tests.proofs.invariants import Course, broken_rules, unfinished
+from lora_pipeline_tests.proofs.schedules import Setting, world_of
+from lora_pipeline_tests.proofs.steps import SteppedDatabase, Steps
+from lora_pipeline_tests.proofs.world import MAX_TICKS, QUIET, Fate, Path, World
+
+A, D = Answer, Delivery
+LAGS = (0.0, 90.0, 2_000.0, 10_800.0)
+HALF_HOUR, DAY = 1_800.0, 86_400.0
+
+PAIRS = [
+    Setting(Conditions()),
+    Setting(Conditions(answers=(A.LOST,), presigns=False, lag=2_000)),
+    Setting(Conditions(deliveries=(D.CUT,), answers=(A.LATE,), late=1_000)),
+]
+SINGLES = [
+    Setting(Conditions(answers=(A.LOST,), lag=90), "hasty"),
+    Setting(Conditions(answers=(A.LOST,), lag=10_800, presigns=False), "hasty"),
+    Setting(Conditions(answers=(A.LATE,), late=5_000, lag=90)),
+    Setting(Conditions(answers=(A.NEVER,))),
+    Setting(Conditions(answers=(A.THROTTLED, A.LOST), presigns=False), "hasty"),
+    Setting(Conditions(answers=(A.NO_MODEL, A.LATE), lag=2_000)),
+    Setting(Conditions(answers=(A.REFUSED,), presigns=False)),
+    Setting(Conditions(answers=(A.BROKE, A.LOST))),
+    Setting(Conditions(answers=(A.LOCKED_OUT,), uploads=(False,), presigns=False)),
+    Setting(Conditions(deliveries=(D.PAGE, D.GONE, D.CUT), output_after=900)),
+    Setting(Conditions(deliveries=(D.CUT,) * 6)),
+    Setting(Conditions(answers=(A.LOST,), outcome=JobState.ABORTED, pages_fail=5)),
+    Setting(Conditions(outcome=JobState.CANCELED, answers=(A.LOST,), page_seconds=30)),
+    Setting(Conditions(), store_fails=3),
+]
+PAUSED = [
+    (Setting(Conditions(answers=(A.LOST,), uploads=(False,), presigns=False, lag=2_000)), (400.0,)),
+    (Setting(Conditions(answers=(A.THROTTLED,), deliveries=(D.CUT,))), (400.0,)),
+]
+
+
+def named(setting: object) -> str | None:
+    return setting.name or "usual" if isinstance(setting, Setting) else None
+
+
+def explore(world: World, setting: Setting, disturbances: int, pauses: tuple[float, ...] = ()) -> int:
+    """All schedules; fails with one line for each thing that went wrong, which `replay` runs again."""
+    found = Explorer(world, disturbances=disturbances, pauses=pauses).explore()
+    print(
+        f"{found.schedules:,} schedules of at most {disturbances} crashes or pauses, through {found.states:,} states"
+    )
+    wrong = [f"{problem}\n  {setting.line(path)}" for problem, path in found.wrong.items()]
+    assert not wrong, "\n".join(wrong)
+    return found.schedules
+
+
+@pytest.mark.parametrize("setting", PAIRS, ids=named)
+def test_no_two_crashes_pay_twice_or_forget(setting: Setting, new_world: Callable[..., World]) -> None:
+    assert explore(new_world(setting), setting, 2) > 400
+
+
+@pytest.mark.parametrize("setting", SINGLES, ids=named)
+def test_no_crash_pays_twice_or_forgets(setting: Setting, new_world: Callable[..., World]) -> None:
+    assert explore(new_world(setting), setting, 1) > 5
+
+
+@pytest.mark.parametrize(("setting", "pauses"), PAUSED, ids=named)
+def test_no_process_that_sleeps_while_another_works_pays_twice_or_forgets(
+    setting: Setting, pauses: tuple[float, ...], new_world: Callable[..., World]
+) -> None:
+    assert explore(new_world(setting), setting, 1, pauses) > 50
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("cadence", ["hasty", "calm"])
+@pytest.mark.parametrize("presigns", [True, False], ids=["url", "file"])
+@pytest.mark.parametrize("lag", LAGS)
+@pytest.mark.parametrize("answer", [A.GIVEN, A.LOST, A.LATE, A.NEVER, A.THROTTLED, A.NO_MODEL])
+def test_no_two_crashes_pay_twice_or_forget_whatever_the_provider_does(
+    answer: Answer, lag: float, presigns: bool, cadence: str, new_world: Callable[..., World]
+) -> None:
+    conditions = Conditions(answers=(answer,), lag=lag, presigns=presigns, late=lag + 100)
+    setting = Setting(conditions, cadence)
+    explore(new_world(setting), setting, 2)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("pause", [0.0, 400.0, 1_000.0])
+@pytest.mark.parametrize("setting", [*PAIRS, *SINGLES], ids=named)
+def test_no_pause_of_any_length_pays_twice_or_forgets(
+    setting: Setting, pause: float, new_world: Callable[..., World]
+) -> None:
+    explore(new_world(setting), setting, 1, (pause,))
+
+
+@pytest.mark.deep
+def test_no_three_crashes_pay_twice_or_forget(new_world: Callable[..., World]) -> None:
+    setting = Setting(Conditions(answers=(A.LOST,), presigns=False, lag=2_000))
+    assert explore(new_world(setting), setting, 3) > 5_000
+
+
+@pytest.mark.parametrize("setting", [PAIRS[1]], ids=named)
+def test_a_process_killed_before_an_effect_or_inside_a_transaction_forgets_nothing(
+    setting: Setting, new_world: Callable[..., World]
+) -> None:
+    """By brute force: a real exception at a boundary, then the same world goes on; every fourth boundary here."""
+    boundaries = quiet_boundaries(new_world(setting))
+    paths = [
+        (*(QUIET,) * tick, Fate(killed_before=at))
+        for tick, count in enumerate(boundaries)
+        for at in range(count)
+    ]
+    for path in paths[::4]:
+        run(new_world(setting), setting, path)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("setting", [*PAIRS, *SINGLES], ids=named)
+def test_a_process_killed_at_any_boundary_forgets_nothing(
+    setting: Setting, new_world: Callable[..., World]
+) -> None:
+    boundaries = quiet_boundaries(new_world(setting))
+    for tick, count in enumerate(boundaries):
+        for at in range(count):
+            path = (*(QUIET,) * tick, Fate(killed_before=at))
+            run(new_world(setting), setting, path)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sampled_schedules_on_both_databases(seed: int, database_address: str) -> None:
+    chance = random.Random(seed)
+    database = SteppedDatabase(database_address, Steps())
+    answer = chance.choice([A.GIVEN, A.LOST, A.LATE, A.NEVER, A.THROTTLED])
+    lag = chance.choice(LAGS)
+    conditions = Conditions(
+        answers=(answer,), lag=lag, late=chance.choice((100.0, 3_000.0)), presigns=chance.random() < 0.5
+    )
+    setting = Setting(conditions, chance.choice(["hasty", "calm"]))
+    path = tuple(random_fate(chance) for _ in range(chance.randint(1, 4)))
+    run(world_of(setting, database), setting, path)
+    database.close()
+
+
+def random_fate(chance: random.Random) -> Fate:
+    return chance.choice(
+        [QUIET, Fate(killed=chance.randint(0, 9)), Fate(killed_before=chance.randint(0, 20))]
+    )
+
+
+def run(world: World, setting: Setting, path: Path) -> None:
+    """One schedule from the start, then quiet ticks to the end; the rules hold after each tick."""
+    course = Course()
+    wrong: list[str] = []
+    while not world.settled():
+        assert world.ticks < MAX_TICKS, f"never at rest: {setting.line(path)}"
+        world.disturbed_tick(path[world.ticks] if world.ticks < len(path) else QUIET)
+        wrong += [*course.step(world), *broken_rules(world)]
+        world.wait()
+    wrong += unfinished(world)
+    assert not wrong, f"{wrong}\n  {setting.line(path)}"
+
+
+def quiet_boundaries(world: World) -> list[int]:
+    """How many boundaries each tick of a life without crashes has."""
+    counts = []
+    while not world.settled():
+        world.disturbed_tick(QUIET)
+        counts.append(world.steps.all)
+        world.wait()
+    return counts
