@@ -13,6 +13,9 @@ _SETTINGS = {
     "LORA_READY_QUIET": "3",
     "LORA_POLL_INTERVAL": "3",
     "LORA_LEASE": "30",
+    # A demo that was killed while it asked for a training finishes by itself: the simulator dies with it, so no
+    # request of its can still land late, which is why nobody else should set this without a thought.
+    "LORA_AUTO_RESUBMIT_AFTER": "15",
 }
 _KEPT = ("LORA_HOME", "LORA_DEBUG")
 _REAL = ("DATABASE_URL", "REPLICATE_", "RUNPOD_", "AWS_", "LORA_", "DAGSTER_")
