@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -261,3 +262,22 @@ def test_a_cancelled_run_that_comes_back_to_packed_is_not_sent_again(
 def test_an_unknown_run_is_named(database: Database, provider: ReplicateProvider, clock: Clock) -> None:
     with pytest.raises(TrainingNotFound, match="no training run 4711"):
         cancel(database, provider, 4711, clock)
+
+
+def test_cancelling_while_it_is_being_sent_never_leaves_a_training_that_bills_unnoticed(
+    database: Database,
+    store: ObjectStore,
+    provider: ReplicateProvider,
+    simulator: RunningSimulator,
+    clock: Clock,
+) -> None:
+    runs = [add_packed_run(database, store, f"user-{number}") for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for run_id in runs:
+            sent = pool.submit(submit_training, database, store, provider, run_id, RULES)
+            asked = pool.submit(cancel, database, provider, run_id, clock)
+            sent.result()
+            asked.result()
+    send_due_cancels(database, provider, clock, 10)
+    assert {state_of(database, run_id) for run_id in runs} == {"canceled"}
+    assert {row["status"] for row in simulator.paid()["trainings"]} <= {"canceled"}
