@@ -22,7 +22,7 @@ class Batch(dg.Config):
 @dg.op
 def start_ready_trainings(context: dg.OpExecutionContext, config: Batch, pipeline: Pipeline) -> None:
     """Take in what arrived, freeze what is ready, and submit what is packed."""
-    from lora_pipeline.trainings.starting import start_ready
+    from lora_pipeline.trainings.start_batch import start_ready
 
     report = start_ready(pipeline.connections, lease=config.lease or None, say=context.log.info)
     for failure in report.failures:

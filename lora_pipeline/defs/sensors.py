@@ -18,7 +18,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     @dg.sensor(job=start_trainings, minimum_interval_seconds=min(interval, 30), default_status=running)
     def image_set_sensor(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SensorResult:
         """Finds image sets that are ready to train and asks for one batch run that starts them."""
-        from lora_pipeline.trainings.starting import work_to_start
+        from lora_pipeline.trainings.start_batch import work_to_start
         from lora_pipeline.versions.overview import models_after
 
         newest, keys = models_after(pipeline.connections.database, int(context.cursor or 0))

@@ -1,32 +1,24 @@
-"""The start of trainings: from photographs that have arrived to a training the provider knows.
+"""The start of one training: from photographs that have arrived to a training the provider knows.
 
-One model, asked for by a person (`start_training`), step by step for whoever materialises its assets by hand,
-or everything that is ready as one batch (`start_ready`). All three go through the same steps.
+Asked for by a person (`start_training`), or step by step for whoever materialises a model's assets by hand.
+Everything that is ready goes through the same steps as a batch, in `start_batch`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.archives import TrainingZipError
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import ImageSet, ModelVersion, TrainingRun, UserModel
-from lora_pipeline.image_sets.freezing import SetBlocked, freeze_set, latest_frozen_set
-from lora_pipeline.image_sets.inbox import IntakeError
-from lora_pipeline.image_sets.intake import take_in_from_inbox
+from lora_pipeline.image_sets.freezing import freeze_set, latest_frozen_set
+from lora_pipeline.image_sets.intake import IntakeReport, take_in_from_inbox
 from lora_pipeline.image_sets.profiles import ImageProfile
-from lora_pipeline.image_sets.readiness import ready_models
-from lora_pipeline.objects import ObjectStoreError
-from lora_pipeline.providers.protocol import ProviderError
-from lora_pipeline.trainings.batches import BatchReport, Failure, batch_lease
-from lora_pipeline.trainings.controls import submission_switch
 from lora_pipeline.trainings.facts import image_set_event, training_event, zip_event
 from lora_pipeline.trainings.finalisation import finalise_training, trained_event
 from lora_pipeline.trainings.finishing import finalisation_rules
@@ -35,39 +27,23 @@ from lora_pipeline.trainings.intents import (
     TrainingRefused,
     TrainingWish,
     open_training,
-    untrained_sets,
 )
-from lora_pipeline.trainings.leases import take_lease
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
 from lora_pipeline.trainings.outbox import AssetEvent
 from lora_pipeline.trainings.packing import pack_training
-from lora_pipeline.trainings.parameters import DEFAULT_POLICY, ParametersRefused
+from lora_pipeline.trainings.parameters import DEFAULT_POLICY
+from lora_pipeline.trainings.retraining_warnings import training_warnings
 from lora_pipeline.trainings.submission import (
-    ASKED_BY_SENSOR,
     Submission,
     SubmissionResult,
     SubmissionRules,
     submit_training,
-    submittable,
 )
 
 log = logging.getLogger(__name__)
 
-LEASE = "start trainings"
-# Waiting for a provider's answers, not computing: what is computed is bounded inside the intake.
-_THREADS = 8
-_ROUND = 500
-
-_EXPECTED_TROUBLE = (
-    IntakeError,
-    SetBlocked,
-    TrainingRefused,
-    ParametersRefused,
-    TrainingZipError,
-    ObjectStoreError,
-    ProviderError,
-)
-"""What one model can run into without being a defect of this program; the others go on."""
+FILE_ENDPOINT_LIMIT = 100_000_000
+"""Bytes that Replicate's file endpoint takes: what a ZIP may have where our store signs no URL."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +65,8 @@ class PreparedSet:
     """The model's last training was of this very content."""
     asked_for: bool
     event: AssetEvent
-
-
-@dataclass(frozen=True)
-class WorkToStart:
-    """What a tick of the image-set sensor found: the lease for a batch, or why there is none."""
-
-    lease: str | None
-    explanation: str
+    warnings: tuple[str, ...]
+    """What to tell a person before it is paid."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +83,38 @@ def prepare_image_set(connections: Connections, model_key: str) -> PreparedSet:
     A set that is frozen already and has nothing new is given back as it is. Raises SetBlocked with every
     reason where it cannot be trained.
     """
-    database, store, profile = connections.database, connections.store, connections.start_rules.profile
-    take_in_from_inbox(database, store, connections.inbox, model_key, profile=profile)
-    frozen = freeze_set(database, store, model_key, profile=profile)
-    with database.read() as session:
+    take_in_arrivals(connections, model_key)
+    return freeze(connections, model_key)
+
+
+def take_in_arrivals(connections: Connections, model_key: str) -> IntakeReport:
+    """Take in what is new in the model's folder of the inbox."""
+    return take_in_from_inbox(
+        connections.database,
+        connections.store,
+        connections.inbox,
+        model_key,
+        profile=connections.start_rules.profile,
+    )
+
+
+def freeze(connections: Connections, model_key: str) -> PreparedSet:
+    """Freeze the model's draft, or give back the set that is frozen already. Raises SetBlocked."""
+    frozen = freeze_set(
+        connections.database,
+        connections.store,
+        model_key,
+        profile=connections.start_rules.profile,
+        zip_limit_bytes=None if connections.store.can_presign else FILE_ENDPOINT_LIMIT,
+    )
+    with connections.database.read() as session:
         image_set = session.get_one(ImageSet, frozen.image_set_id)
-        asked = image_set.asked_for_at is not None
         return PreparedSet(
-            image_set.id, frozen.unchanged, asked, image_set_event(session, image_set, model_key)
+            image_set.id,
+            frozen.unchanged,
+            image_set.asked_for_at is not None,
+            image_set_event(session, image_set, model_key),
+            training_warnings(session, image_set.model_id, image_set.id),
         )
 
 
@@ -138,10 +132,10 @@ def open_and_pack(connections: Connections, model_key: str, *, asked_by: str) ->
 def submit_packed(connections: Connections, model_key: str) -> AssetEvent:
     """Submit the model's packed training, or report the one that is under way; the event of the training."""
     with connections.database.read() as session:
-        run = _newest_run(session, model_key)
+        run = newest_run(session, model_key)
     if run is None or run.state not in OPEN:
         raise TrainingRefused(f"{model_key} has no training to submit: materialise training_zip first")
-    result = _submit(connections, run.id, emit=False)
+    result = submit(connections, run.id, emit=False)
     if result.outcome in (Submission.REFUSED, Submission.DEFERRED, Submission.UNKNOWN):
         raise TrainingRefused(f"{model_key}: {result.outcome.value}: {result.reason}")
     with connections.database.read() as session:
@@ -151,7 +145,7 @@ def submit_packed(connections: Connections, model_key: str) -> AssetEvent:
 def finish_if_succeeded(connections: Connections, model_key: str) -> FinishedLora:
     """Finalise the model's newest training if it has succeeded; otherwise say who will."""
     with connections.database.read() as session:
-        run = _newest_run(session, model_key)
+        run = newest_run(session, model_key)
     if run is None:
         return FinishedLora(None, f"{model_key} has never been trained")
     if run.state == TrainingState.SUCCEEDED:
@@ -181,122 +175,31 @@ def start_training(
     overrides: Mapping[str, Any] | None = None,
     policy: str = DEFAULT_POLICY,
     say: Callable[[str], object] = lambda _: None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> SubmissionResult:
     """Train one model now because a person asked: intake, checks, ZIP, submission. Returns without waiting.
 
+    `warn` is told, before anything is paid, what may make this version weaker than the one that is served.
     Raises what stands in the way (`SetBlocked`, `TrainingRefused`, `ParametersRefused`, …); nothing has been
     paid then.
     """
     say("looking at the photographs")
     prepared = prepare_image_set(connections, model_key)
+    for warning in prepared.warnings:
+        warn(f"{model_key}: {warning}")
     wish = TrainingWish(model_key, prepared.image_set_id, asked_by, policy, dict(overrides or {}))
-    return _train(connections, wish, say)
+    return train(connections, wish, say)
 
 
-def work_to_start(connections: Connections) -> WorkToStart:
-    """Whether a batch is due: a set that is ready, or a training that was opened and not sent.
-
-    Without permission to spend (LORA_AUTO_SUBMIT, or a simulated provider) only what a person asked for counts.
-    """
-    database, now = connections.database, connections.now()
-    with database.read() as session:
-        switch = submission_switch(session)
-    if switch.paused:
-        return WorkToStart(None, f"submissions are paused: {switch.reason}")
-    if not _due(connections):
-        allowed = connections.may_submit_by_itself()
-        return WorkToStart(
-            None,
-            "no image set is ready" if allowed else "LORA_AUTO_SUBMIT is off and nobody asked for a training",
-        )
-    lease = take_lease(database, LEASE, connections.settings.lease, now)
-    return WorkToStart(lease, "a starting batch is at work already")
-
-
-def start_ready(
-    connections: Connections, *, lease: str | None, say: Callable[[str], object] = log.info
-) -> BatchReport:
-    """Start everything that is ready, as one batch: a model in trouble costs only itself."""
-    done: list[str] = []
-    failures: list[Failure] = []
-    tried: set[str] = set()
-    with batch_lease(connections, LEASE, lease) as held:
-        while held.renew():
-            work = [key for key in _due(connections) if key not in tried]
-            if not work:
-                break
-            tried.update(work)
-            for model_key, outcome in _start_all(connections, work):
-                held.renew()
-                if outcome is None:
-                    say(f"{model_key}: trained on these very photographs already")
-                elif isinstance(outcome, Failure):
-                    failures.append(outcome)
-                elif outcome.outcome is Submission.SUBMITTED:
-                    say(f"{model_key}: submitted as {outcome.training_id}")
-                    done.append(model_key)
-                elif outcome.outcome is not Submission.TAKEN:
-                    failures.append(Failure(model_key, f"{outcome.outcome.value}: {outcome.reason}"))
-        held.keep = bool(failures) and not done
-    return BatchReport(tuple(done), tuple(failures), "submitted")
-
-
-def _due(connections: Connections) -> list[str]:
-    """Models with something to start: a training opened and not sent, a frozen set, a set that became ready.
-
-    Where nothing may be spent without being asked, only what a person asked for.
-    """
-    settings, database, now = connections.settings, connections.database, connections.now()
-    by_itself = connections.may_submit_by_itself()
-    opened = submittable(database, now, _ROUND, by_itself=by_itself)
-    readiness = ready_models(
-        database,
-        connections.inbox,
-        ready_images=settings.ready_images,
-        ready_quiet=settings.ready_quiet,
-        now=now,
-    )
-    for problem in readiness.problems:
-        log.warning("%s", problem)
-    ready = [model.model_key for model in readiness.ready if by_itself or model.reason == "asked for"]
-    frozen = untrained_sets(database, by_itself=by_itself, limit=_ROUND)
-    return list(dict.fromkeys([*opened, *frozen, *ready]))[:_ROUND]
-
-
-def _start_all(
-    connections: Connections, model_keys: list[str]
-) -> Iterator[tuple[str, SubmissionResult | Failure | None]]:
-    def one(model_key: str) -> tuple[str, SubmissionResult | Failure | None]:
-        try:
-            return model_key, _start_one(connections, model_key)
-        except _EXPECTED_TROUBLE as error:
-            return model_key, Failure(model_key, str(error))
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(one, model_keys)
-
-
-def _start_one(connections: Connections, model_key: str) -> SubmissionResult | None:
-    """Start one model; None where its photographs are those it was trained on last."""
-    with connections.database.read() as session:
-        run = _newest_run(session, model_key)
-    if run is not None and run.state in (TrainingState.READY, TrainingState.PACKED):
-        pack_training(connections.database, connections.store, run.id)
-        return _submit(connections, run.id)
-    prepared = prepare_image_set(connections, model_key)
-    if prepared.unchanged and not prepared.asked_for:
-        return None
-    return _train(connections, TrainingWish(model_key, prepared.image_set_id, ASKED_BY_SENSOR))
-
-
-def _train(
+def train(
     connections: Connections, wish: TrainingWish, say: Callable[[str], object] = lambda _: None
 ) -> SubmissionResult:
+    """Open a training of a frozen set, pack it and send it."""
     opened = _open(connections, wish)
     say("packing the training ZIP")
     pack_training(connections.database, connections.store, opened.run_id)
     say("submitting")
-    return _submit(connections, opened.run_id)
+    return submit(connections, opened.run_id)
 
 
 def _open(connections: Connections, wish: TrainingWish, *, emit: bool = True) -> OpenedTraining:
@@ -312,7 +215,8 @@ def _open(connections: Connections, wish: TrainingWish, *, emit: bool = True) ->
     )
 
 
-def _submit(connections: Connections, run_id: int, *, emit: bool = True) -> SubmissionResult:
+def submit(connections: Connections, run_id: int, *, emit: bool = True) -> SubmissionResult:
+    """Send one packed training, as the settings allow."""
     return submit_training(
         connections.database,
         connections.store,
@@ -323,7 +227,8 @@ def _submit(connections: Connections, run_id: int, *, emit: bool = True) -> Subm
     )
 
 
-def _newest_run(session: Session, model_key: str) -> TrainingRun | None:
+def newest_run(session: Session, model_key: str) -> TrainingRun | None:
+    """The model's latest attempt."""
     return session.scalars(
         select(TrainingRun)
         .join(UserModel, UserModel.id == TrainingRun.model_id)

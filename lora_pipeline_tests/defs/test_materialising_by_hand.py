@@ -12,7 +12,7 @@ from lora_pipeline.defs.resources import Pipeline
 from lora_pipeline.settings import Settings
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.finishing import follow_and_find_work
-from lora_pipeline.trainings.starting import work_to_start
+from lora_pipeline.trainings.start_batch import work_to_start
 from lora_pipeline_tests.fixtures.photographs import drop_photographs
 
 KEY = "user-50c"

@@ -17,7 +17,8 @@ from lora_pipeline.settings import Settings, SettingsError
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.controls import pause_submissions, resume_submissions
 from lora_pipeline.trainings.finishing import finalise_succeeded, follow_and_find_work
-from lora_pipeline.trainings.starting import start_ready, start_training, work_to_start
+from lora_pipeline.trainings.start_batch import start_ready, work_to_start
+from lora_pipeline.trainings.starting import start_training
 from lora_pipeline_tests.fixtures.photographs import drop_photographs
 
 
