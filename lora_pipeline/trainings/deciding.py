@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import or_, select
@@ -23,11 +23,11 @@ from lora_pipeline.trainings.choices import choices_for
 from lora_pipeline.trainings.intents import TrainingRefused
 from lora_pipeline.trainings.late_landings import give_up_request
 from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.reconciliation import CLOCK_SKEW
 from lora_pipeline.trainings.runs import locked_run, model_key_of
 from lora_pipeline.trainings.transitions import move
 
 MAX_PAGES = 100
-_CLOCK_SKEW = timedelta(minutes=5)
 
 
 class DecisionRefused(TrainingRefused):
@@ -219,7 +219,7 @@ def _look_for(provider: TrainingProvider, unknown: _Unknown) -> TrainingJob | No
                 f"{unknown.run_id} --adopt TRAINING_ID | --abandon"
             )
         times = [job.created_at for job in page.jobs if job.created_at]
-        if times and min(times) < unknown.sent_at - _CLOCK_SKEW:
+        if times and min(times) < unknown.sent_at - CLOCK_SKEW:
             return None
         if number >= MAX_PAGES:
             raise DecisionRefused(
