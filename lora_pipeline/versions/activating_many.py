@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, UserModel
@@ -38,27 +40,32 @@ def activate_many(session: Session, changes: Sequence[NewActivation], *, actor: 
             current.active_to = max(now, current.active_from)
     # The partial unique index must see every old one closed before a new one opens.
     session.flush()
-    for change in new:
-        current = change.current
-        session.add(
-            Activation(
-                model_id=change.model.id,
-                version_id=change.version.id,
-                active_from=max(now, current.active_from) if current is not None else now,
-                actor=actor,
-                reason=change.reason,
-                pinned=change.pinned,
-            )
-        )
-        details = {
-            "version": change.version.number,
-            "reason": change.reason,
-            "pinned": change.pinned,
-        }
-        session.add(
-            AuditEntry(
-                at=now, actor=actor, action="activate", subject=change.model.model_key, details=details
-            )
-        )
+    if new:
+        session.execute(insert(Activation), [_activation(change, actor, now) for change in new])
+        session.execute(insert(AuditEntry), [_entry(change, actor, now) for change in new])
     for change in changes:
         _serve(session, change.model, change.version, now)
+
+
+def _activation(change: NewActivation, actor: str, now: datetime) -> dict[str, Any]:
+    current = change.current
+    return {
+        "model_id": change.model.id,
+        "version_id": change.version.id,
+        # Another machine's clock may be ahead of ours: an activation never begins before the last one did.
+        "active_from": max(now, current.active_from) if current is not None else now,
+        "actor": actor,
+        "reason": change.reason,
+        "pinned": change.pinned,
+    }
+
+
+def _entry(change: NewActivation, actor: str, now: datetime) -> dict[str, Any]:
+    details = {"version": change.version.number, "reason": change.reason, "pinned": change.pinned}
+    return {
+        "at": now,
+        "actor": actor,
+        "action": "activate",
+        "subject": change.model.model_key,
+        "details": details,
+    }

@@ -5,11 +5,12 @@ A compare-and-set: a model whose row or history has changed since it was read is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -45,6 +46,17 @@ class Replaced:
     """Why nothing was changed."""
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A version that the registry must have."""
+
+    target: SyncTarget
+    ref: VersionRef
+    weights_url: str | None = field(repr=False)
+    training_id: str | None
+    trained_at: datetime | None
+
+
 class Replacer:
     """One transaction's work over at most some hundred models. `session` is a writing one."""
 
@@ -54,6 +66,7 @@ class Replacer:
         self._simulated = simulated
         self._now = now
         self._models: dict[int, UserModel] = {}
+        self._users: Sequence[User] = ()
         self._open: dict[int, Activation] = {}
         self._versions: dict[str, ModelVersion] = {}
         self._numbers: dict[int, int] = {}
@@ -61,43 +74,45 @@ class Replacer:
     def replace(self, replacements: Sequence[Replacement]) -> dict[int, Replaced]:
         """Serve what each says; by model id. A version that is registered already is found, not made again."""
         self._lock_and_read(replacements)
-        results: dict[int, Replaced] = {}
-        accepted = []
-        for one in replacements:
-            refused = self._refusal(one)
-            if refused:
-                results[one.target.model_id] = Replaced(False, refused=refused)
-            else:
-                accepted.append(one)
-        self._begin_histories(accepted)
-        for one in accepted:
-            self._register(one.target, one.version, one.weights_url, one.training_id, one.trained_at)
-        self._session.flush()
-        self._alias(accepted)
-        changes = [self._activation(one) for one in accepted]
-        activate_many(self._session, changes, actor=self._actor, now=self._now)
-        for one in accepted:
-            number = self._versions[one.version.qualified].number
-            results[one.target.model_id] = Replaced(True, number)
-        self._session.add_all(self._audit(one) for one in accepted)
-        return results
+        refusals = {one.target.model_id: self._refusal(one) for one in replacements}
+        accepted = [one for one in replacements if refusals[one.target.model_id] is None]
+        past = [entry for one in accepted if (entry := self._served_before(one)) is not None]
+        wanted = [
+            _Entry(one.target, one.version, one.weights_url, one.training_id, one.trained_at)
+            for one in accepted
+        ]
+        self._register([*past, *wanted])
+        self._begin_histories(past)
+        if accepted:
+            changes = [self._activation(one) for one in accepted]
+            activate_many(self._session, changes, actor=self._actor, now=self._now)
+            self._session.execute(insert(AuditEntry), [self._audit(one) for one in accepted])
+        return {
+            one.target.model_id: Replaced(False, refused=refused)
+            if (refused := refusals[one.target.model_id]) is not None
+            else Replaced(True, self._versions[one.version.qualified].number)
+            for one in replacements
+        }
 
     def _lock_and_read(self, replacements: Sequence[Replacement]) -> None:
         session, ids = self._session, sorted(one.target.model_id for one in replacements)
         models = select(UserModel).where(UserModel.id.in_(ids)).order_by(UserModel.id).with_for_update()
         self._models = {model.id: model for model in session.scalars(models)}
-        # Loaded here, so that serving a version finds its user without a query.
+        # Kept, so that serving a version finds its user without a query.
         users = {model.user_id for model in self._models.values()}
         self._users = session.scalars(select(User).where(User.id.in_(users))).all()
         opened = select(Activation).where(Activation.model_id.in_(ids), Activation.active_to.is_(None))
         self._open = {one.model_id: one for one in session.scalars(opened)}
         texts = {one.version.qualified for one in replacements}
         texts.update(filter(None, (one.target.stored.canonical_version for one in replacements)))
-        known = select(ModelVersion).where(ModelVersion.provider_version.in_(texts))
-        self._versions = {str(version.provider_version): version for version in session.scalars(known)}
+        self._read_versions(texts)
         highest = select(ModelVersion.model_id, func.max(ModelVersion.number)).group_by(ModelVersion.model_id)
         rows = session.execute(highest.where(ModelVersion.model_id.in_(ids)))
         self._numbers = {row[0]: row[1] for row in rows}
+
+    def _read_versions(self, texts: Collection[str]) -> None:
+        known = select(ModelVersion).where(ModelVersion.provider_version.in_(texts))
+        self._versions |= {str(version.provider_version): version for version in self._session.scalars(known)}
 
     def _refusal(self, one: Replacement) -> str | None:
         model, opened = self._models.get(one.target.model_id), self._open.get(one.target.model_id)
@@ -116,83 +131,69 @@ class Replacer:
             return f"this version is registered with another model (its id here is {known.model_id})"
         return None
 
-    def _begin_histories(self, replacements: Sequence[Replacement]) -> None:
-        """Register what was served before its history began, so that a rollback finds it."""
-        begun = []
-        for one in replacements:
-            target, served = one.target, one.target.stored.canonical_version
-            if target.activation_id is not None or served is None or one.target.stored.version is None:
-                continue
-            known = self._versions.get(served)
-            if known is not None and known.model_id != target.model_id:
-                continue
-            url = None if weights_unknown(target) else target.weights_url
-            self._register(target, one.target.stored.version, url, None, target.completed_at)
-            begun.append((target, served))
-        self._session.flush()
-        for target, served in begun:
-            model, version = self._models[target.model_id], self._versions[served]
-            since = min(target.completed_at or model.created_at, self._now)
-            opened = Activation(
-                model_id=model.id,
-                version_id=version.id,
-                active_from=since,
-                actor=self._actor,
-                reason="served before its history began",
-                pinned=False,
-            )
-            self._session.add(opened)
-            self._open[model.id] = opened
+    def _served_before(self, one: Replacement) -> _Entry | None:
+        """What was served before the history began: registered too, so that a rollback finds it."""
+        target = one.target
+        version, canonical = target.stored.version, target.stored.canonical_version
+        if target.activation_id is not None or version is None or canonical is None:
+            return None
+        known = self._versions.get(canonical)
+        if known is not None and known.model_id != target.model_id:
+            return None
+        if version.hash == one.version.hash:
+            return _Entry(target, version, one.weights_url, one.training_id, target.completed_at)
+        invented = weights_problem(target.weights_url, version) is not None
+        return _Entry(target, version, None if invented else target.weights_url, None, target.completed_at)
 
-    def _register(
-        self,
-        target: SyncTarget,
-        ref: VersionRef,
-        weights_url: str | None,
-        training_id: str | None,
-        trained_at: datetime | None,
-    ) -> None:
-        known = self._versions.get(ref.qualified)
-        if known is not None:
-            if weights_url and (not known.weights_url or known.weights_state == "missing"):
-                known.weights_url, known.weights_state = weights_url, "unverified"
-                known.provenance = known.provenance | {"weights": _weights_source(training_id)}
+    def _register(self, entries: Sequence[_Entry]) -> None:
+        """Make what is new, complete what lacks weights, and note every name that it goes by."""
+        new: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            known = self._versions.get(entry.ref.qualified)
+            if known is None and entry.ref.qualified not in new:
+                new[entry.ref.qualified] = self._row(entry)
+            elif known is not None and entry.weights_url and _lacks_weights(known):
+                known.weights_url, known.weights_state = entry.weights_url, "unverified"
+                known.provenance = known.provenance | {"weights": _weights_source(entry)}
                 known.updated_at = self._now
-            return
-        model = self._models[target.model_id]
+        if new:
+            self._session.execute(insert(ModelVersion), list(new.values()))
+            self._read_versions(new)
+        self._alias(entries)
+
+    def _row(self, entry: _Entry) -> dict[str, Any]:
+        model = self._models[entry.target.model_id]
         self._numbers[model.id] = number = self._numbers.get(model.id, 0) + 1
-        version = ModelVersion(
-            model_id=model.id,
-            number=number,
-            provider="replicate",
-            provider_version=ref.qualified,
-            weights_url=weights_url,
-            weights_state="unverified" if weights_url else "missing",
-            trigger_word=model.trigger_word,
-            lora_scale=model.lora_scale,
-            parameters={},
-            provenance={
+        return {
+            "model_id": model.id,
+            "number": number,
+            "provider": "replicate",
+            "provider_version": entry.ref.qualified,
+            "weights_url": entry.weights_url,
+            "weights_state": "unverified" if entry.weights_url else "missing",
+            "trigger_word": model.trigger_word,
+            "lora_scale": model.lora_scale,
+            "parameters": {},
+            "provenance": {
                 "provider_version": "sync: the provider's versions of this model",
-                "weights": _weights_source(training_id) if weights_url else "not known",
+                "weights": _weights_source(entry),
                 "trigger_word": "the model's",
             },
-            simulated=self._simulated,
-            trained_at=trained_at,
-            created_at=self._now,
-            updated_at=self._now,
-        )
-        self._session.add(version)
-        self._versions[ref.qualified] = version
+            "simulated": self._simulated,
+            "trained_at": entry.trained_at,
+            "created_at": self._now,
+            "updated_at": self._now,
+        }
 
-    def _alias(self, replacements: Sequence[Replacement]) -> None:
+    def _alias(self, entries: Sequence[_Entry]) -> None:
         rows = []
-        for one in replacements:
-            version = self._versions[one.version.qualified]
-            names = [("provider_version", one.version.qualified)]
-            if one.training_id:
-                names.append(("training_id", f"replicate:{one.training_id}"))
+        for entry in entries:
+            version_id = self._versions[entry.ref.qualified].id
+            names = [("provider_version", entry.ref.qualified)]
+            if entry.training_id:
+                names.append(("training_id", f"replicate:{entry.training_id}"))
             rows += [
-                {"kind": kind, "alias": alias, "version_id": version.id, "created_at": self._now}
+                {"kind": kind, "alias": alias, "version_id": version_id, "created_at": self._now}
                 for kind, alias in names
             ]
         dialect = self._session.get_bind().dialect.name
@@ -201,7 +202,28 @@ class Replacer:
             statement = upsert(VersionAlias).on_conflict_do_nothing(index_elements=["kind", "alias"])
             self._session.execute(statement, rows)
 
-    def _audit(self, one: Replacement) -> AuditEntry:
+    def _begin_histories(self, past: Sequence[_Entry]) -> None:
+        rows = [
+            {
+                "model_id": entry.target.model_id,
+                "version_id": self._versions[entry.ref.qualified].id,
+                "active_from": min(
+                    entry.trained_at or self._models[entry.target.model_id].created_at, self._now
+                ),
+                "actor": self._actor,
+                "reason": "served before its history began",
+                "pinned": False,
+            }
+            for entry in past
+        ]
+        if not rows:
+            return
+        self._session.execute(insert(Activation), rows)
+        ids = [entry.target.model_id for entry in past]
+        opened = select(Activation).where(Activation.model_id.in_(ids), Activation.active_to.is_(None))
+        self._open |= {one.model_id: one for one in self._session.scalars(opened)}
+
+    def _audit(self, one: Replacement) -> dict[str, Any]:
         version = self._versions[one.version.qualified]
         details = {
             "before": without_secrets(one.target.version) if one.target.version else None,
@@ -212,7 +234,13 @@ class Replacer:
             "reason": one.reason,
         }
         subject = one.target.model_key
-        return AuditEntry(at=self._now, actor=self._actor, action="sync", subject=subject, details=details)
+        return {
+            "at": self._now,
+            "actor": self._actor,
+            "action": "sync",
+            "subject": subject,
+            "details": details,
+        }
 
     def _activation(self, one: Replacement) -> NewActivation:
         model_id = one.target.model_id
@@ -225,12 +253,13 @@ class Replacer:
         )
 
 
-def weights_unknown(target: SyncTarget) -> bool:
-    """Whether the address that a row stores cannot be that of its version's weights."""
-    return weights_problem(target.weights_url, target.stored.version) is not None
+def _lacks_weights(version: ModelVersion) -> bool:
+    return not version.weights_url or version.weights_state == "missing"
 
 
-def _weights_source(training_id: str | None) -> str:
-    if training_id is None:
+def _weights_source(entry: _Entry) -> str:
+    if not entry.weights_url:
+        return "not known"
+    if entry.training_id is None:
         return "as it stood in user_models, unverified"
-    return f"replicate training {training_id}, word for word, unverified"
+    return f"replicate training {entry.training_id}, word for word, unverified"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
@@ -99,6 +100,11 @@ def known_trainers(session: Session, trainer: str) -> tuple[VersionRef, ...]:
     for column in (TrainingRun.trainer_requested, TrainingRun.trainer_returned):
         texts.update(text for text in session.scalars(select(column).distinct()) if text)
     return (*KNOWN_TRAINERS, *_readable(texts))
+
+
+def is_chosen(pattern: str, model_key: str, user_id: str) -> bool:
+    """Whether a model is among those that a pattern (`user-*`) over model keys and user ids means."""
+    return fnmatchcase(model_key, pattern) or fnmatchcase(user_id, pattern)
 
 
 def active_targets(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from sqlalchemy import event
 
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
@@ -107,3 +111,19 @@ def history(connections: Connections, key: str) -> list[Activation]:
 def audit(connections: Connections, action: str) -> list[AuditEntry]:
     with connections.database.read() as session:
         return list(session.query(AuditEntry).filter_by(action=action).order_by(AuditEntry.id))
+
+
+@contextmanager
+def statements_on(connections: Connections) -> Iterator[list[str]]:
+    """Every statement sent to the database inside, in order; one for many rows counts once."""
+    sent: list[str] = []
+
+    def hear(*arguments: Any) -> None:
+        sent.append(arguments[2])
+
+    engine = connections.database.engine
+    event.listen(engine, "before_cursor_execute", hear)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", hear)
