@@ -36,6 +36,12 @@ def train(model: str, steps: int | None, changes: tuple[str, ...], policy: str |
         overrides["steps"] = steps
     connections = connect()
     model_key = _model_key(connections, model)
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        click.echo(f"Warning: {text}", err=True)
+
     result = start_training(
         connections,
         model_key,
@@ -43,10 +49,11 @@ def train(model: str, steps: int | None, changes: tuple[str, ...], policy: str |
         overrides=overrides,
         policy=policy or DEFAULT_POLICY,
         say=lambda text: None if as_json else click.echo(f"{model_key}: {text}", err=True),
+        warn=warn,
     )
     simulated = connections.provider.simulated
     if as_json:
-        show_json({"model": model_key, "simulated": simulated, **result.__dict__})
+        show_json({"model": model_key, "simulated": simulated, **result.__dict__, "warnings": warnings})
     elif result.outcome is Submission.SUBMITTED:
         click.echo(
             f"{model_key}: training {result.training_id} is submitted{' (SIMULATED)' if simulated else ''}. "
