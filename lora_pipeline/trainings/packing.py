@@ -19,7 +19,7 @@ from lora_pipeline.database.tables import TrainingRun, UserModel
 from lora_pipeline.image_sets.frozen import FrozenMember, frozen_members
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.trainings.facts import zip_event
-from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
 from lora_pipeline.trainings.transitions import move, owe_all
 
 
@@ -55,6 +55,9 @@ def pack_training(
     stored = store_training_zip(store, run.token, entries_of(images))
     with database.begin() as session:
         run = session.get_one(TrainingRun, run_id, with_for_update=True)
+        if run.state in TERMINAL:
+            # Cancelled meanwhile: nobody else knows of these photographs any more.
+            store.delete(stored.key)
         if run.state != TrainingState.READY:
             return PackedTraining(run_id, None)
         run.zip_key, run.zip_sha256, run.zip_size = stored.key, stored.sha256, stored.size

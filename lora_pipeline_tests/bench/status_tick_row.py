@@ -69,7 +69,7 @@ def _measure(size: int) -> _Tick:
         control = httpx.Client(base_url=f"{url}/simulator", timeout=120)
         seeded = control.post("/trainings", json={"count": size}).raise_for_status().json()["trainings"]
         control.post("/clock/advance", json={"seconds": 120}).raise_for_status()
-        _open_runs(database, seeded)
+        add_open_runs(database, seeded)
         control.post("/settings", json={"latency_ms": LATENCY_MS}).raise_for_status()
         provider = ReplicateProvider(url, "r8_bench", timeout=10.0)
         assert provider.simulated
@@ -102,7 +102,7 @@ def _id(training: Any) -> str:
     return str(training["id"] if isinstance(training, dict) else training)
 
 
-def _open_runs(database: Database, seeded: list[Any]) -> None:
+def add_open_runs(database: Database, seeded: list[Any]) -> None:
     now = datetime.now(UTC)
     keys = [f"bench-{number}" for number in range(len(seeded))]
     stamps = {"created_at": now, "updated_at": now}
