@@ -12,16 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
-
 from lora_pipeline.connections import Connections
-from lora_pipeline.database.tables import ModelVersion
 from lora_pipeline.trainings.batches import BatchLease, batch_lease
 from lora_pipeline.versions.deep_progress import begin_deep, end_deep
 from lora_pipeline.versions.drift import Verdict
 from lora_pipeline.versions.normalisation import Normalisation, normalise_versions
 from lora_pipeline.versions.patience import Patience
 from lora_pipeline.versions.provider_survey import Seen, Survey, SurveyRules, survey
+from lora_pipeline.versions.registered_versions import registered_among
 from lora_pipeline.versions.registry_event import owe_registry
 from lora_pipeline.versions.settling import Settling, SyncResult, settle
 from lora_pipeline.versions.sightings import remember
@@ -31,7 +29,6 @@ from lora_pipeline.versions.sync_targets import SyncTarget, active_targets, is_c
 LEASE = "bulk sync"
 WAIT_S = 300.0
 """How long a bulk sync waits for a throttling provider in all."""
-_IN_CHUNK = 1_000
 _TOLD = 100
 """Models named one by one while it works; the report has all of them."""
 
@@ -221,7 +218,7 @@ def _look(
 
     rules = SurveyRules(
         deep=options.deep,
-        registered=lambda versions: _registered(connections, versions),
+        registered=lambda versions: registered_among(connections.database, versions),
         counted_since=begin_deep(connections, options.only) if options.deep else None,
         go_on=go_on,
         say=say,
@@ -229,16 +226,6 @@ def _look(
     )
     found = survey(connections.provider, targets, rules, patience, connections.now)
     keep({model_id: seen for model_id, seen in found.seen.items() if seen.listed is not None})
-    return found
-
-
-def _registered(connections: Connections, versions: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    with connections.database.read() as session:
-        for start in range(0, len(versions), _IN_CHUNK):
-            some = versions[start : start + _IN_CHUNK]
-            known = select(ModelVersion.provider_version).where(ModelVersion.provider_version.in_(some))
-            found.update(text for text in session.scalars(known) if text)
     return found
 
 
