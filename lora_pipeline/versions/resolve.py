@@ -93,11 +93,11 @@ def resolve_version(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ResolvedVersion:
     """`resolve` with its parts given; without `check` nothing but the database is asked."""
-    with database.read() as session:
+    with database.glance() as session:
         seen = read_served(session, model, trainers)
     if check is not None and seen.comparable and is_due(seen.last_check, rules, clock()):
         check_in_time(database, seen.model_id, seen.model_key, check, rules, clock)
-        with database.read() as session:
+        with database.glance() as session:
             seen = read_served(session, seen.model_key, trainers)
     if seen.lora is None:
         verdict = f" ({seen.last_check.verdict})" if seen.last_check and seen.last_check.verdict else ""
