@@ -88,6 +88,8 @@ class Conditions:
     deliveries: tuple[Delivery, ...] = ()
     uploads: tuple[bool, ...] = ()
     """Whether an upload succeeds."""
+    busy: int = 1
+    """So many trainings of other people are always newer than ours: they fill the first pages."""
     pages_fail: int = 0
     """So many times the second page of the list cannot be read."""
     page_seconds: float = 0.0
@@ -202,8 +204,9 @@ class FakeProvider:
 
     def list_trainings(self) -> Iterator[TrainingPage]:
         now = self.clock()
-        listed = [self._job(one) for one in self.listed(now)]
-        listed += [_others_training(number, now) for number in range(3)]
+        listed = [_others_training(number, now) for number in range(self.conditions.busy)]
+        listed += [self._job(one) for one in self.listed(now)]
+        listed += [_others_training(number, now - timedelta(days=number)) for number in range(10, 12)]
         listed.sort(key=lambda job: job.created_at or now, reverse=True)
         for start in range(0, len(listed), PAGE):
             self.steps.reach("before a page")
@@ -304,7 +307,7 @@ def _others_training(number: int, now: datetime) -> TrainingJob:
         state=JobState.RUNNING,
         provider_status="processing",
         input_reference=f"https://elsewhere.invalid/{number}.zip",
-        created_at=now - timedelta(hours=number * 30, seconds=1),
+        created_at=now,
     )
 
 

@@ -72,7 +72,7 @@ class Explorer:
     """Explores one world (an in-memory SQLite database) under all schedules of at most so many disturbances.
 
     A disturbance is a kill after any lasting effect or, where `pauses` are given, a sleep of so many seconds at
-    any boundary while another process ticks.
+    any boundary while another process ticks. `until` ends it at the first state with this problem.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Explorer:
         disturbances: int,
         pauses: tuple[float, ...] = (),
         may_pay_twice: bool = False,
-        until_wrong: bool = False,
+        until: str | None = None,
     ) -> None:
-        self._until_wrong = until_wrong
+        self._until = until
         self._world, self._disturbances, self._pauses = world, disturbances, pauses
         self._may_pay_twice = may_pay_twice
         self._sqlite = memory_of(world.database)
@@ -104,7 +104,7 @@ class Explorer:
                 place = waiting.pop()
                 if place.key in self._nodes:
                     continue
-                if self._until_wrong and self._found.wrong:
+                if self._until in self._found.wrong:
                     return self._found
                 after, others = self._expand(place, disturbances)
                 waiting += [after] if after else []

@@ -72,7 +72,7 @@ def read_line(line: str) -> tuple[Setting, Path]:
     given: dict[str, Any] = json.loads(line)
     path = parsed(given.pop("path"))
     kinds: Mapping[str, Any] = {"answers": Answer, "deliveries": Delivery, "uploads": bool}
-    values = {
+    values: dict[str, Any] = {
         name: tuple(kinds[name](item) for item in given[name]) if name in kinds else given[name]
         for name in (one.name for one in fields(Conditions))
         if name in given
