@@ -37,6 +37,8 @@ def _conditions(wanted: str) -> Iterator[ColumnElement[bool]]:
     yield UserModel.model_key == wanted
     yield User.id == wanted
     if "@" in wanted and "/" not in wanted:
+        # As it is written first: that is what the index finds. Only another case needs every row.
+        yield User.email.in_([wanted, wanted.lower()])
         yield func.lower(User.email) == wanted.lower()
         return
     try:
@@ -46,6 +48,7 @@ def _conditions(wanted: str) -> Iterator[ColumnElement[bool]]:
         name = wanted.lower().replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
         yield func.lower(UserModel.replicate_model_id).like(f"%/{name}", escape="\\")
     else:
+        yield UserModel.replicate_model_id == model
         yield func.lower(UserModel.replicate_model_id) == model
 
 

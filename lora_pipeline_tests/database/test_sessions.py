@@ -19,7 +19,12 @@ def test_a_glance_sees_what_is_committed_and_leaves_transactions_as_they_were(da
         with database.glance() as session:
             assert session.query(AuditEntry).count() == 1
         # On the very connection that the glance gave back: an error must still undo everything.
-        with pytest.raises(RuntimeError), database.begin() as session:
-            session.add(entry())
-            session.flush()
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            write_and_fail(database)
+
+
+def write_and_fail(database: Database) -> None:
+    with database.begin() as session:
+        session.add(entry())
+        session.flush()
+        raise RuntimeError
