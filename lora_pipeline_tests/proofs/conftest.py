@@ -13,16 +13,16 @@ from lora_pipeline_tests.proofs.world import OURS, Operations, World
 
 
 @pytest.fixture(scope="session")
-def _proof_database(sqlite_template: Path) -> Iterator[tuple[SteppedDatabase, bytes]]:
+def proof_database(sqlite_template: Path) -> Iterator[tuple[SteppedDatabase, bytes]]:
     database, empty = memory_database(sqlite_template)
     yield database, empty
     database.close()
 
 
 @pytest.fixture
-def new_world(_proof_database: tuple[SteppedDatabase, bytes]) -> Callable[..., World]:
+def new_world(proof_database: tuple[SteppedDatabase, bytes]) -> Callable[..., World]:
     """Makes a world in an empty database. One at a time: the next one takes the database over."""
-    database, empty = _proof_database
+    database, empty = proof_database
 
     def make(setting: Setting, operations: Operations = OURS) -> World:
         memory_of(database).deserialize(empty)

@@ -6,12 +6,13 @@ package; a mutant replaces one of them. Time is virtual: it passes between ticks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import ImageSet, TrainingRun, User, UserModel
 from lora_pipeline.objects import ObjectStoreError
@@ -243,20 +244,16 @@ def runs_in(world: World, *states: TrainingState) -> list[int]:
         )
 
 
-def add_packed(world: World, number: int = 0) -> int:
-    """A model with a packed run, the same at each call: schedules must be repeatable to the byte."""
-    token = f"{number:032x}"
+def add_packed(world: World, number: int = 0, *, attempt: int = 1) -> int:
+    """A packed run of a model, the same at each call: schedules must be repeatable to the byte."""
+    token = f"{number * 1000 + attempt:032x}"
     key = f"user-{number}"
     zip_key = f"submissions/{token}/{'0' * 64}.zip"
     world.store.content = {**world.store.content, zip_key: b"a dataset"}
     now = world.now()
     times = {"created_at": now, "updated_at": now}
     with world.database.begin() as session:
-        session.add(User(id=key, **times))
-        session.flush()
-        model = UserModel(user_id=key, model_key=key, model_name=key, trigger_word=f"user{number}", **times)
-        session.add(model)
-        session.flush()
+        model = _model(session, key, times)
         images = ImageSet(model_id=model.id, state="ready", usable_count=10, findings=[], **times)
         session.add(images)
         session.flush()
@@ -264,6 +261,7 @@ def add_packed(world: World, number: int = 0) -> int:
             user_id=key,
             model_id=model.id,
             image_set_id=images.id,
+            attempt=attempt,
             token=token,
             state="packed",
             provider="replicate",
@@ -272,7 +270,7 @@ def add_packed(world: World, number: int = 0) -> int:
             base_model="flux-dev",
             trainer_requested=FLUX_TRAINER,
             parameters={"steps": 1000},
-            trigger_word=f"user{number}",
+            trigger_word=model.trigger_word,
             zip_key=zip_key,
             dataset_zip_url=world.store.address(zip_key),
             zip_sha256="0" * 64,
@@ -284,3 +282,16 @@ def add_packed(world: World, number: int = 0) -> int:
         session.add(run)
         session.flush()
         return run.id
+
+
+def _model(session: Session, key: str, times: Mapping[str, datetime]) -> UserModel:
+    known = session.scalars(select(UserModel).where(UserModel.model_key == key)).one_or_none()
+    if known is not None:
+        return known
+    session.add(User(id=key, **times))
+    session.flush()
+    word = key.replace("-", "")
+    model = UserModel(user_id=key, model_key=key, model_name=key, trigger_word=word, **times)
+    session.add(model)
+    session.flush()
+    return model
