@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Activation, ModelVersion, UserModel
 from lora_pipeline.versions.activation import activate, open_activation
+from lora_pipeline.versions.formats import read_stored
 from lora_pipeline.versions.lookup import find_model
 from lora_pipeline.versions.rollbacks import PastActivation, step_back
 from lora_pipeline.versions.version_lookup import find_version
@@ -73,6 +74,8 @@ def pin_model(database: Database, model: str, by: Chooser) -> Choice:
     with database.begin() as session:
         row = _lock(session, model)
         current, served = _served(session, row)
+        _require_same(row, served)
+        _require_same(row, served)
         return _choose(session, row, served, by, action="pin", pinned=True, restores_id=current.restores_id)
 
 
@@ -81,6 +84,7 @@ def unpin_model(database: Database, model: str, by: Chooser) -> Choice:
     with database.begin() as session:
         row = _lock(session, model)
         current, served = _served(session, row)
+        _require_same(row, served)
         return _choose(
             session, row, served, by, action="unpin", pinned=False, restores_id=current.restores_id
         )
@@ -134,6 +138,17 @@ def _served(session: Session, model: UserModel) -> tuple[Activation, ModelVersio
             f"See what it has: lora-pipeline versions {model.model_key}"
         )
     return current, session.get_one(ModelVersion, current.version_id)
+
+
+def _require_same(model: UserModel, served: ModelVersion) -> None:
+    """Refuse where the row was changed past the history: a pin must not quietly serve another version."""
+    stored = read_stored(model.replicate_model_id, model.replicate_version_id).canonical_version
+    if stored is not None and stored != served.provider_version:
+        raise ChoiceRefused(
+            f"{model.model_key} serves {stored}, which its history does not know; V{served.number} is active there. "
+            f"Say which is meant: lora-pipeline activate {model.model_key} VERSION, or: lora-pipeline sync "
+            f"{model.model_key}"
+        )
 
 
 def _newest(session: Session, model_id: int) -> int | None:

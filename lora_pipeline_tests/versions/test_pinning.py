@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import AuditEntry, ModelVersion
+from lora_pipeline.database.tables import AuditEntry, ModelVersion, UserModel
 from lora_pipeline.versions.lookup import ModelNotFound
 from lora_pipeline.versions.pinning import (
     ChoiceRefused,
@@ -20,7 +20,7 @@ from lora_pipeline.versions.pinning import (
 )
 from lora_pipeline.versions.version_lookup import VersionNotFound
 from lora_pipeline_tests.fixtures.pipeline import add_model
-from lora_pipeline_tests.versions.registered import NOW, activations, add_version
+from lora_pipeline_tests.versions.registered import NOW, activations, add_version, provider_version
 
 KEY = "user-50c"
 BY = Chooser("cli:ana", "because", NOW + timedelta(days=1))
@@ -149,6 +149,17 @@ def test_what_cannot_be_chosen_says_why_and_changes_nothing(database: Database) 
     with pytest.raises(ModelNotFound):
         activate_version(database, "nobody", "V1", BY)
     assert activations(database) == [(1, False, True)]
+
+
+def test_a_pin_does_not_quietly_replace_what_was_set_past_the_history(database: Database) -> None:
+    versions(database, 2)
+    with database.begin() as session:
+        session.query(UserModel).one().replicate_version_id = provider_version(KEY, 1)
+    for choose in (pin_model, unpin_model):
+        with pytest.raises(ChoiceRefused, match="which its history does not know; V2 is active there"):
+            choose(database, KEY, BY)
+    assert activate_version(database, KEY, "V1", BY).pinned
+    assert not pin_model(database, KEY, BY).changed
 
 
 def test_every_choice_is_audited_under_its_own_name(database: Database) -> None:
