@@ -90,6 +90,10 @@ class Conditions:
     """Whether an upload succeeds."""
     busy: int = 1
     """So many trainings of other people are always newer than ours: they fill the first pages."""
+    history: int = 2
+    """So many trainings of other people are older, an hour apart."""
+    unreadable: int = 0
+    """The first so many trainings cannot be read one by one."""
     pages_fail: int = 0
     """So many times the second page of the list cannot be read."""
     page_seconds: float = 0.0
@@ -198,6 +202,8 @@ class FakeProvider:
         self.steps.reach("before a read")
         found = [self._job(one) for one in self._known() if one.id == job_id]
         self.steps.reach("after a read")
+        if job_id in {one.id for one in self.account.trainings[: self.conditions.unreadable]}:
+            raise ProviderUnavailable(f"training {job_id} makes no sense")
         if not found:
             raise NotFound(f"no training {job_id}")
         return replace(found[0], logs="")
@@ -206,7 +212,8 @@ class FakeProvider:
         now = self.clock()
         listed = [_others_training(number, now) for number in range(self.conditions.busy)]
         listed += [self._job(one) for one in self.listed(now)]
-        listed += [_others_training(number, now - timedelta(days=number)) for number in range(10, 12)]
+        older = range(1, 1 + self.conditions.history)
+        listed += [_others_training(-number, now - timedelta(hours=number)) for number in older]
         listed.sort(key=lambda job: job.created_at or now, reverse=True)
         for start in range(0, len(listed), PAGE):
             self.steps.reach("before a page")

@@ -18,6 +18,7 @@ from lora_pipeline.providers.protocol import JobState
 from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
 from lora_pipeline_tests.proofs.steps import SteppedDatabase, Steps
 from lora_pipeline_tests.proofs.world import (
+    ASLEEP,
     CALM,
     HASTY,
     OURS,
@@ -30,7 +31,7 @@ from lora_pipeline_tests.proofs.world import (
     add_packed,
 )
 
-CADENCES = {"hasty": HASTY, "calm": CALM, "steady": STEADY}
+CADENCES = {"hasty": HASTY, "calm": CALM, "steady": STEADY, "asleep": ASLEEP}
 _FATE = re.compile(r"(?:k(\d+))?(?:b(\d+))?(?:p(\d+)@([\d.]+))?")
 
 

@@ -44,6 +44,8 @@ SINGLES = [
     Setting(Conditions(answers=(A.LOST,), outcome=JobState.ABORTED, busy=3, pages_fail=5)),
     Setting(Conditions(outcome=JobState.CANCELED, answers=(A.LOST,), page_seconds=30)),
     Setting(Conditions(), store_fails=3),
+    Setting(Conditions(answers=(A.NEVER,)), "asleep"),
+    Setting(Conditions(answers=(A.LOST,), busy=3), "asleep"),
 ]
 OVERTAKEN = Setting(Conditions(answers=(A.LOST,), uploads=(False,), presigns=False, lag=2_000))
 """The first upload fails while a second submitter's request is under way, and the list shows it late."""

@@ -41,6 +41,8 @@ TICKS_UNTIL_PAID = 2
 STEADY = (30.0,)
 HASTY = (1.0, 2.0, 3.0, 5.0, 40.0, 290.0, 20.0, 700.0, 1500.0)
 """A daemon that restarts at once and ticks wildly: what only looks right at a steady pace breaks here."""
+ASLEEP = (5.0, 3 * 86_400.0, 125.0, 700.0, 1_000.0)
+"""Everything is switched off for three days after the first tick."""
 CALM = (125.0, 700.0, 1000.0, 1800.0)
 
 
