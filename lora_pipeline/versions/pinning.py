@@ -75,7 +75,6 @@ def pin_model(database: Database, model: str, by: Chooser) -> Choice:
         row = _lock(session, model)
         current, served = _served(session, row)
         _require_same(row, served)
-        _require_same(row, served)
         return _choose(session, row, served, by, action="pin", pinned=True, restores_id=current.restores_id)
 
 
