@@ -12,6 +12,7 @@ from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
 from lora_pipeline.defs.jobs import JOBS
 from lora_pipeline.defs.resources import Pipeline
 from lora_pipeline.defs.sensors import build_sensors
+from lora_pipeline.defs.versions import VERSION_ASSETS, VERSION_CHECKS, VERSION_JOBS, VERSION_SCHEDULES
 from lora_pipeline.settings import Settings
 
 
@@ -23,10 +24,12 @@ def build_defs(
     `resources` replaces resources by name (`pipeline`); `settings` gives the sensors' intervals and is read
     from the environment where it is not given.
     """
+    jobs: list[Any] = [*JOBS, *VERSION_JOBS]
     return dg.Definitions(
-        assets=ASSETS,
-        asset_checks=CHECKS,
-        jobs=JOBS,
+        assets=[*ASSETS, *VERSION_ASSETS],
+        asset_checks=[*CHECKS, *VERSION_CHECKS],
+        jobs=jobs,
+        schedules=VERSION_SCHEDULES,
         sensors=[*build_sensors(settings or Settings()), *CHECK_SENSORS],
         resources={"pipeline": Pipeline(), **(resources or {})},
     )

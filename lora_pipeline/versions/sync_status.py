@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -163,6 +163,17 @@ def sync_status(
         report = SyncReport(rows, now, simulated, found.requests, _hints(connections, targets))
     _log(report)
     return report
+
+
+def recent_status(
+    connections: Connections, max_age: timedelta, *, say: Callable[[str], object] = lambda _: None
+) -> SyncReport:
+    """The report from what was seen lately; the provider is asked only where that is older, or lacks somebody."""
+    report = sync_status(connections, ReportOptions(remembered=True))
+    oldest = connections.now() - max_age
+    if all(row.model is None or (row.seen_at is not None and row.seen_at >= oldest) for row in report.rows):
+        return report
+    return sync_status(connections, say=say)
 
 
 def _targets(connections: Connections, options: ReportOptions) -> list[SyncTarget]:
