@@ -1,0 +1,241 @@
+"""A plan for the duplicates of a tree of files: what would become one, what stays, and what was left alone.
+
+Records and pure rules. A plan says for each file which entries go, which one stays, and where each of its fields
+comes from; carrying it out is a matter of text and needs no further decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lora_pipeline.identity import ObjectUrlRules
+from lora_pipeline.identity.errors import without_secrets
+from lora_pipeline.inventory.entries import MERGED_IDS, Entry, address_of, strong_ids
+from lora_pipeline.inventory.json_text import (
+    JsonRefused,
+    Member,
+    elements,
+    list_text,
+    members,
+    parse_strictly,
+    with_elements,
+    with_members,
+)
+from lora_pipeline.inventory.legacy_file import VERSIONS, LegacyFile
+from lora_pipeline.inventory.legacy_tree import FileRefused, Skipped
+from lora_pipeline.inventory.survivors import PARAMETER, FieldChoice, Survivor, choose_survivor, merged_entry
+from lora_pipeline.inventory.unifying import Doubt, StrongIds, unify
+
+_SHOWN = 120
+
+
+@dataclass(frozen=True, slots=True)
+class MergeGroup:
+    """Entries of one file that are one LoRA. All numbers are positions in the file's list, from 0."""
+
+    survivor_id: str
+    base: int
+    """The entry that stays in its place; the others go."""
+    members: tuple[int, ...]
+    ids: tuple[str, ...]
+    fields: tuple[FieldChoice, ...]
+    merged_ids: tuple[str, ...]
+    values: tuple[str, ...]
+    """For each field that does not come from the base: its value as it may be shown; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """What would be done to one file."""
+
+    path: str
+    sha256: str
+    """Of the file that the plan was made from."""
+    entries: int
+    groups: tuple[MergeGroup, ...]
+
+    @property
+    def removed(self) -> int:
+        return sum(len(group.members) - 1 for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Entries that only a person can decide over."""
+
+    paths: tuple[str, ...]
+    ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreePlan:
+    """Everything that was found under one base folder."""
+
+    base: str
+    files_read: int = 0
+    entries_read: int = 0
+    files: tuple[FilePlan, ...] = ()
+    reviews: tuple[Review, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    id: str = ""
+    made_at: str = ""
+
+    @property
+    def removed(self) -> int:
+        return sum(file.removed for file in self.files)
+
+    @property
+    def groups(self) -> int:
+        return sum(len(file.groups) for file in self.files)
+
+
+@dataclass(slots=True)
+class AcrossFiles:
+    """Where each strong id was first seen: the same one in another file is for a person to decide."""
+
+    seen: dict[object, tuple[str, str]] = field(default_factory=dict)
+    reviews: dict[tuple[str, ...], Review] = field(default_factory=dict)
+
+    def add(self, path: str, entry_id: str, known: StrongIds) -> None:
+        keys: Iterable[object] = (*known.jobs, *(place.ref for place in known.places))
+        for key in keys:
+            first_path, first_id = self.seen.setdefault(key, (path, entry_id))
+            if first_path != path:
+                names = (first_path, path, first_id, entry_id)
+                reason = "the same LoRA in two files: whose it is, a person decides"
+                self.reviews[names] = Review((first_path, path), (first_id, entry_id), reason)
+
+
+def plan_file(file: LegacyFile, rules: ObjectUrlRules, across: AcrossFiles) -> tuple[FilePlan, list[Review]]:
+    """What would be done to one file whose entries all have ids. Changes nothing."""
+    entries: list[Entry] = file.entries
+    known = [strong_ids(entry, address_of(entry, rules).place) for entry in entries]
+    for entry, ids in zip(entries, known, strict=True):
+        across.add(file.path, entry["id"], ids)
+    unified = unify(known)
+    if not unified.groups and not unified.doubts:
+        return FilePlan(file.path, file.sha256, len(entries), ()), []
+    doubts = list(unified.doubts)
+    groups = []
+    for members_ in unified.groups:
+        if _verdicts_differ([entries[index] for index in members_]):
+            doubts.append(Doubt(members_, "reviewers disagree (isGood)"))
+        else:
+            groups.append(_group(entries, members_, rules))
+    reviews = [
+        Review((file.path,), tuple(entries[index]["id"] for index in doubt.members), doubt.reason)
+        for doubt in doubts
+    ]
+    return FilePlan(file.path, file.sha256, len(entries), tuple(groups)), reviews
+
+
+def _verdicts_differ(entries: Sequence[Entry]) -> bool:
+    verdicts = [entry["isGood"] for entry in entries if entry.get("isGood") is not None]
+    return any(verdict != verdicts[0] for verdict in verdicts)
+
+
+def _group(entries: Sequence[Entry], positions: tuple[int, ...], rules: ObjectUrlRules) -> MergeGroup:
+    within = [entries[index] for index in positions]
+    survivor = choose_survivor(within, [_is_current(entry, rules) for entry in within])
+    fields = tuple(
+        FieldChoice(choice.field, positions[choice.source], choice.reason) for choice in survivor.fields
+    )
+    base = positions[survivor.base]
+    return MergeGroup(
+        survivor_id=within[survivor.id_source]["id"],
+        base=base,
+        members=positions,
+        ids=tuple(entry["id"] for entry in within),
+        fields=fields,
+        merged_ids=survivor.merged_ids,
+        values=tuple(
+            "" if choice.source == base else shown_value(_value(entries[choice.source], choice.field))
+            for choice in fields
+        ),
+    )
+
+
+def _is_current(entry: Entry, rules: ObjectUrlRules) -> bool:
+    """Whether the entry's address already names the object as it is called today."""
+    if not rules.renames:
+        return True
+    return address_of(entry, rules).place == address_of(entry, replace(rules, renames=())).place
+
+
+def _value(entry: Entry, name: str) -> Any:
+    inner = name.removeprefix(PARAMETER)
+    return entry["parameters"][inner] if inner != name else entry[name]
+
+
+def shown_value(value: Any) -> str:
+    """A value as a plan may show it: short, and without what a presigned address gives away."""
+    if isinstance(value, dict):
+        return f"{len(value)} values"
+    text = without_secrets(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def render(file: LegacyFile, plan: FilePlan) -> str:
+    """The file's text with the plan carried out, every other character as it was.
+
+    Raises FileRefused where the result would not say exactly what the plan says.
+    """
+    text = file.text
+    top = next(
+        member for member in members(text, len(text) - len(text.lstrip())) if member.key == VERSIONS
+    ).value_start
+    spans = elements(text, top)
+    kept = {index: text[begin:end] for index, (begin, end) in enumerate(spans)}
+    expected: dict[int, Any] = dict(enumerate(file.entries))
+    for group in plan.groups:
+        kept[group.base] = _merged_text(text, spans, group)
+        survivor = Survivor(group.base, group.base, group.fields, group.merged_ids)
+        expected[group.base] = merged_entry(file.entries, survivor)
+        for index in group.members:
+            if index != group.base:
+                del kept[index], expected[index]
+    array, end = with_elements(text, top, kept)
+    result = text[:top] + array + text[end:]
+    _check(result, {**file.wrapper, VERSIONS: list(expected.values())})
+    return result
+
+
+def _merged_text(text: str, spans: Sequence[tuple[int, int]], group: MergeGroup) -> str:
+    of = {index: _members_by_key(text, spans[index][0]) for index in group.members}
+    texts: dict[str, str] = {}
+    parameters: dict[str, str] = {}
+    parameters_at = 0
+    for choice in group.fields:
+        name = choice.field.removeprefix(PARAMETER)
+        if name != choice.field:
+            inner = _members_by_key(text, of[choice.source]["parameters"].value_start)[name]
+            parameters[name] = text[inner.value_start : inner.end]
+            continue
+        member = of[choice.source][name]
+        if name == "parameters":
+            parameters_at = member.value_start
+        if choice.source != group.base:
+            texts[name] = text[member.value_start : member.end]
+    if parameters:
+        texts["parameters"] = with_members(text, parameters_at, parameters)
+    start = spans[group.base][0]
+    if group.merged_ids:
+        texts[MERGED_IDS] = list_text(group.merged_ids, text, start)
+    return with_members(text, start, texts)
+
+
+def _members_by_key(text: str, start: int) -> dict[str, Member]:
+    return {member.key: member for member in members(text, start)}
+
+
+def _check(result: str, expected: dict[str, Any]) -> None:
+    """The edited text says what the plan says: the last look before a file that is not ours is replaced."""
+    try:
+        same = parse_strictly(result) == expected
+    except JsonRefused:
+        same = False
+    if not same:
+        raise FileRefused("the merged text would not say what the plan says; report this file's layout")

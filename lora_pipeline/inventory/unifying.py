@@ -1,0 +1,185 @@
+"""Which records mean one LoRA: the rule, over the strong ids that each record has.
+
+The same provider job, the same content, or the same stored object unify. Names, sizes and ETags prove nothing and
+are not even asked for. Where strong ids contradict each other, a person decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+from lora_pipeline.identity import IdentityError, JobId, ObjectRef, parse_job_id
+from lora_pipeline.identity.kinds import REPLICATE_JOB, RUNPOD_JOB
+
+
+class Place(NamedTuple):
+    """A stored object, with its version where the address told it."""
+
+    ref: ObjectRef
+    object_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StrongIds:
+    """What a record is known by. Empty sets where nothing is known: such a record unifies with none."""
+
+    jobs: frozenset[JobId] = frozenset()
+    content_keys: frozenset[str] = frozenset()
+    places: frozenset[Place] = frozenset()
+    provider_versions: frozenset[str] = frozenset()
+    outcome: str | None = None
+    """`completed` or `failed` where the record says so: a failed one never becomes completed by merging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Records that share a strong id and contradict each other in another one."""
+
+    members: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unified:
+    """Indices of the records, each group in ascending order."""
+
+    groups: tuple[tuple[int, ...], ...] = ()
+    doubts: tuple[Doubt, ...] = field(default=())
+
+
+def job_of(text: object) -> JobId | None:
+    """The provider job that an id is, or None: most ids are names, which is no error."""
+    if not isinstance(text, str):
+        return None
+    stripped = text.strip()
+    if not (REPLICATE_JOB.fullmatch(stripped) or RUNPOD_JOB.fullmatch(stripped)):
+        return None
+    try:
+        return parse_job_id(stripped)
+    except IdentityError:
+        return None
+
+
+def unify(records: Sequence[StrongIds]) -> Unified:
+    """The groups of records that are one LoRA, and the doubtful ones. A record is in at most one group."""
+    groups: list[tuple[int, ...]] = []
+    doubts: list[Doubt] = []
+    for component in _components(records, _all_links):
+        reason = contradiction([records[index] for index in component])
+        if reason is None:
+            groups.append(component)
+            continue
+        doubts.append(Doubt(component, reason))
+        # What shares its job or its content is one LoRA whatever else lies in the same place.
+        within = [records[index] for index in component]
+        groups += [
+            tuple(component[index] for index in sure)
+            for sure in _components(within, _sure_links)
+            if contradiction([within[index] for index in sure]) is None
+        ]
+    return Unified(tuple(sorted(groups)), tuple(sorted(doubts, key=lambda doubt: doubt.members)))
+
+
+def contradiction(records: Sequence[StrongIds]) -> str | None:
+    """Why these records cannot be merged without a person, or None."""
+    outcomes = {record.outcome for record in records if record.outcome}
+    if len(outcomes) > 1:
+        return "one says completed, another failed"
+    provider_versions = {version for record in records for version in record.provider_versions}
+    if len(provider_versions) > 1:
+        return f"{len(provider_versions)} different provider versions"
+    contents = {content for record in records for content in record.content_keys}
+    if len(contents) > 1:
+        return f"{len(contents)} different contents"
+    return _different_jobs(records) or _different_objects(records) or _different_object_versions(records)
+
+
+def _different_jobs(records: Sequence[StrongIds]) -> str | None:
+    for one, other in combinations([record for record in records if record.jobs], 2):
+        if one.content_keys and other.content_keys:
+            continue
+        shared = {(job.provider, job.base) for job in one.jobs} & {
+            (job.provider, job.base) for job in other.jobs
+        }
+        if not shared:
+            return "different provider jobs"
+        for _, base in shared:
+            if len(_suffixed(one, base) | _suffixed(other, base)) > 1:
+                return "one provider job under different suffixes"
+    return None
+
+
+def _suffixed(record: StrongIds, base: str) -> set[str]:
+    return {job.text.lower() for job in record.jobs if job.base == base} - {base}
+
+
+def _different_objects(records: Sequence[StrongIds]) -> str | None:
+    """Held together by a job alone while their objects differ: checkpoints of one job are LoRAs of their own."""
+    if len({place.ref for record in records for place in record.places}) < 2:
+        return None
+    known = [record for record in records if record.places or record.content_keys]
+    groups = list(_components(known, _content_links))
+    if len(groups) == 1 and len(groups[0]) == len(known):
+        return None
+    return "one job, different objects (name a renamed prefix with --rename; checkpoints stay apart)"
+
+
+def _different_object_versions(records: Sequence[StrongIds]) -> str | None:
+    versions: dict[ObjectRef, set[str]] = {}
+    for record in records:
+        for place in record.places:
+            if place.object_version is not None and not record.content_keys:
+                versions.setdefault(place.ref, set()).add(place.object_version)
+    if any(len(found) > 1 for found in versions.values()):
+        return "different object versions of one key"
+    return None
+
+
+def _content_links(record: StrongIds) -> Iterator[Hashable]:
+    yield from record.content_keys
+    for place in record.places:
+        yield place.ref
+
+
+def _sure_links(record: StrongIds) -> Iterator[Hashable]:
+    for job in record.jobs:
+        yield job.provider, job.base
+    yield from record.content_keys
+
+
+def _all_links(record: StrongIds) -> Iterator[Hashable]:
+    yield from _sure_links(record)
+    for place in record.places:
+        yield place.ref
+
+
+def _components(
+    records: Sequence[StrongIds], links: Callable[[StrongIds], Iterator[Hashable]]
+) -> Iterator[tuple[int, ...]]:
+    """Groups of two and more records that hang together by links; a loop, not recursion: chains can be long."""
+    by_link: dict[Hashable, list[int]] = {}
+    for index, record in enumerate(records):
+        for link in links(record):
+            by_link.setdefault(link, []).append(index)
+    parent = list(range(len(records)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    shared = False
+    for linked in by_link.values():
+        for one, other in pairwise(linked):
+            parent[max(root(one), root(other))] = min(root(one), root(other))
+            shared = True
+    if not shared:
+        return
+    found: dict[int, list[int]] = {}
+    for index in range(len(records)):
+        found.setdefault(root(index), []).append(index)
+    yield from (tuple(group) for group in found.values() if len(group) > 1)
