@@ -41,6 +41,7 @@ CODES = {
     "lora_pipeline.versions.version_lookup.VersionNotFound": Exit.WRONG_USE,
     "lora_pipeline.versions.history.TimeNotUnderstood": Exit.WRONG_USE,
     "lora_pipeline.versions.pinning.ChoiceRefused": Exit.REFUSED,
+    "lora_pipeline.access.keys.KeyRefused": Exit.WRONG_USE,
     "lora_pipeline.stack.ports.PortTaken": Exit.WRONG_USE,
 }
 """Class → code; a subclass has its parent's, and what is not here is an error. Names, because importing the
