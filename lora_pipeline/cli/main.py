@@ -30,6 +30,7 @@ COMMANDS = {
     "history": "lora_pipeline.cli.history:history",
     "resolve": "lora_pipeline.cli.resolve:resolve",
     "api": "lora_pipeline.cli.serve:api",
+    "api-keys": "lora_pipeline.cli.api_keys:api_keys",
     "simulator": "lora_pipeline.cli.serve:simulator",
 }
 """Name → where it is. A command's module imports click alone; what it needs is imported when it runs."""
