@@ -230,9 +230,10 @@ def _worth_another_page(missing: dict[str, _Open], tick: _Tick, newest: datetime
     ahead = [run.submitted_at for run in missing.values() if run.submitted_at <= reached + CLOCK_SKEW]
     if not ahead:
         return False
-    span = (newest - reached) / tick.pages
-    pages_before_it = (reached - max(ahead)) / span if span else 0.0
-    return pages_before_it < len(ahead)
+    behind = max(reached - max(ahead), timedelta(0))
+    # A burst created in one moment spans no time: it is read on only for what was submitted in that moment too.
+    span = max((newest - reached) / tick.pages, timedelta(seconds=1))
+    return behind / span < len(ahead)
 
 
 def _read_stragglers(
@@ -313,6 +314,8 @@ def _record(
         for run in tick.missing:
             change = _lose(session, run, now)
             moved.extend([change] if change else [])
+    if not unknown:
+        return moved
     return moved + settle(
         database,
         unknown,
