@@ -13,9 +13,12 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 REPLICATE_API = "https://api.replicate.com"
 # ostris/flux-dev-lora-trainer as of 2024-12: the version that the documented parameters were read from.
@@ -115,6 +118,20 @@ class Settings(BaseSettings):
     public_url: str | None = None
     """How browsers and providers reach the HTTP server: for the links in Dagster's metadata and, where it is
     https, for webhooks, which make a training's end known before the next poll."""
+    api_open: bool = False
+    """Answer without a key, as an administrator: for trying things out on this machine. Loopback only."""
+    api_rate: float = Field(default=50.0, gt=0)
+    """Requests a second that one key may make over time; four seconds' worth may come at once."""
+    upload_cap_bytes: int = Field(default=300_000_000, gt=0)
+    """One upload, or all images of one start together, at most."""
+    image_hosts: str = ""
+    """Hosts, separated by commas, from which images may be fetched although they lie in a private network:
+    `blobs.internal, 10.0.0.5:9000`. Everything else must have a public address."""
+
+    callback_url: str | None = None
+    """Where the application hears of completed and failed trainings and of changed versions; nowhere if unset."""
+    callback_secret: SecretStr | None = None
+    """What those callbacks are signed with: `whsec_` and base64 of 24 to 64 random bytes."""
 
     @field_validator("home")
     @classmethod
@@ -127,7 +144,7 @@ class Settings(BaseSettings):
         # The official client adds /v1 itself; a base that ends in it asks for /v1/v1.
         return url.rstrip("/").removesuffix("/v1")
 
-    @field_validator("replicate_webhook_secret")
+    @field_validator("replicate_webhook_secret", "callback_secret")
     @classmethod
     def _signing_secret(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is None or not secret.get_secret_value():
@@ -136,6 +153,13 @@ class Settings(BaseSettings):
         if prefix != "whsec" or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", key):
             raise ValueError("expected whsec_ and base64, as GET /v1/webhooks/default/secret answers")
         return secret
+
+    @field_validator("callback_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url and not re.match(r"https?://[^/]", url):
+            raise ValueError("expected an address that starts with https:// or http://")
+        return url or None
 
     @cached_property
     def running_stack(self) -> RunningStack | None:
@@ -168,6 +192,12 @@ class Settings(BaseSettings):
         if self.running_stack:
             return self.running_stack.api_url
         return f"http://{self.api_host}:{self.api_port}"
+
+    @property
+    def only_this_machine(self) -> bool:
+        """Whether the HTTP server can be reached from this machine alone: bound to loopback, no proxy announced."""
+        public = urlsplit(self.resolved_public_url).hostname or ""
+        return self.api_host in LOOPBACK and public in LOOPBACK
 
     @property
     def replicate_webhook_url(self) -> str | None:

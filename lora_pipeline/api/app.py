@@ -1,33 +1,53 @@
-"""The application: its routes, its errors, and whom it answers."""
+"""The application: its routes, its errors, its bounds, and whom it answers."""
 
 from __future__ import annotations
 
+from importlib import metadata
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from lora_pipeline.api.contact_sheets import contact_sheets_router
-from lora_pipeline.api.health import health_router
-from lora_pipeline.api.problems import answer_with_problems
+from lora_pipeline.api import admin, downloads, health, images, metrics, models, pictures, training, uploads
+from lora_pipeline.api.authentication import require_guarded
+from lora_pipeline.api.bodies import BodyBounds
+from lora_pipeline.api.description import describe_problems
+from lora_pipeline.api.measuring import Measured
+from lora_pipeline.api.problems import OperationErrors, answer_with_problems
+from lora_pipeline.api.services import Services
 from lora_pipeline.api.webhooks import webhooks_router
 from lora_pipeline.connections import Connections
-from lora_pipeline.settings import Settings
+from lora_pipeline.settings import LOOPBACK, Settings
+from lora_pipeline.trainings.webhooks import MAX_BODY_BYTES
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+_JSON_CAP = 1_000_000
+_FORM_OVERHEAD = 100_000
 
 
 def create_app(connections: Connections) -> FastAPI:
-    """The HTTP interface over these connections. Connects at the first request."""
-    app = FastAPI(title="lora_pipeline", description="Photos in, a verified and registered LoRA version out.")
+    """The HTTP interface over these connections. Connects at the first request.
+
+    Raises SettingsError where it would answer everybody and be reachable by everybody.
+    """
+    settings = connections.settings
+    require_guarded(settings)
+    services = Services(connections)
+    app = FastAPI(
+        title="lora_pipeline",
+        version=metadata.version("lora-pipeline"),
+        description="Photos in, a verified and registered LoRA version out.",
+    )
+    app.state.services = services
+    for part in (training, uploads, models, images, downloads, pictures, admin, health, metrics):
+        app.include_router(part.router)
+    app.include_router(webhooks_router(connections))
     answer_with_problems(app)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(connections.settings))
-    for router in (
-        health_router(connections),
-        contact_sheets_router(connections),
-        webhooks_router(connections),
-    ):
-        app.include_router(router)
+    describe_problems(app)
+    # The last one added is the outermost.
+    app.add_middleware(OperationErrors)
+    app.add_middleware(BodyBounds, cap_of=lambda path: _cap_of(path, settings))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(settings))
+    app.add_middleware(Measured, counts=services.counts)
     return app
 
 
@@ -38,6 +58,14 @@ def allowed_hosts(settings: Settings) -> list[str]:
     of its own and read people's pictures through a visitor's browser. Elsewhere a proxy decides.
     """
     public = urlsplit(settings.resolved_public_url).hostname or ""
-    if settings.api_host in _LOOPBACK:
-        return sorted(_LOOPBACK | {public})
+    if settings.api_host in LOOPBACK:
+        return sorted(LOOPBACK | {public})
     return [public] if settings.public_url else ["*"]
+
+
+def _cap_of(path: str, settings: Settings) -> int:
+    if path.startswith("/webhooks/"):
+        return MAX_BODY_BYTES
+    if path == "/api/training/upload":
+        return settings.upload_cap_bytes + _FORM_OVERHEAD
+    return _JSON_CAP

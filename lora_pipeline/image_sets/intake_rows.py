@@ -52,7 +52,7 @@ def write_group(
         lock_user(session, model.user_id)
         uploads = _uploads(session, model, group, now)
         examined = [result for result in group if isinstance(result, Examined)]
-        images = _images(session, model, examined, now)
+        images = images_of(session, model.user_id, examined, now)
         _drop_replaced(session, model, examined, images, now)
         draft = draft_of(session, model)
         for result in examined:
@@ -99,16 +99,16 @@ def _uploads(
     return [found[result.source.address, result.source.fingerprint] for result in group]
 
 
-def _images(
-    session: Session, model: UserModel, examined: Sequence[Examined], now: datetime
+def images_of(
+    session: Session, user_id: str, examined: Sequence[Examined], now: datetime
 ) -> dict[str, Image]:
-    """The user's image rows of these files by SHA-256, made where the content is new."""
+    """The user's image rows of these files by SHA-256, made where the content is new. The caller holds the user."""
     hashes = {result.sha256 for result in examined}
-    rows = session.scalars(select(Image).where(Image.user_id == model.user_id, Image.sha256.in_(hashes)))
+    rows = session.scalars(select(Image).where(Image.user_id == user_id, Image.sha256.in_(hashes)))
     images = {row.sha256: row for row in rows}
     for result in examined:
         if result.sha256 not in images:
-            image = images[result.sha256] = _image_row(model.user_id, result, now)
+            image = images[result.sha256] = _image_row(user_id, result, now)
             session.add(image)
     session.flush()
     return images

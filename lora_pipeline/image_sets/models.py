@@ -78,7 +78,7 @@ def ensure_model(
     existing = session.scalars(select(UserModel).where(UserModel.model_key == model_key)).one_or_none()
     if existing is not None:
         return existing
-    user = _ensure_user(session, user_id, described.email, house=house, now=now)
+    user = ensure_user(session, user_id, now, email=described.email, house=house)
     for _ in range(_ATTEMPTS):
         try:
             with session.begin_nested():
@@ -107,7 +107,10 @@ def lock_user(session: Session, user_id: str) -> User:
     return session.scalars(select(User).where(User.id == user_id).with_for_update()).one()
 
 
-def _ensure_user(session: Session, user_id: str, email: str | None, *, house: bool, now: datetime) -> User:
+def ensure_user(
+    session: Session, user_id: str, now: datetime, *, email: str | None = None, house: bool = False
+) -> User:
+    """The user, made where they are new, and held until the transaction ends. An existing one is never changed."""
     if session.get(User, user_id) is None:
         try:
             with session.begin_nested():

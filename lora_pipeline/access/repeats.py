@@ -1,0 +1,76 @@
+"""Requests that their sender may repeat: one `Idempotency-Key`, one effect, one answer.
+
+The answer is kept with the key. A sender who heard nothing sends the same request again and gets it; while the
+first is still being answered the second is told to wait; after an error the request may simply be tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import IdempotencyKey
+
+ANSWERING = timedelta(minutes=3)
+"""A server that died while answering gives the key up by itself after this."""
+KEPT = timedelta(days=2)
+
+
+class StillAnswering(Exception):
+    """The same request is being answered right now."""
+
+
+class KeyUsedOtherwise(Exception):
+    """The key came with another request before."""
+
+
+def fingerprint(request: dict[str, Any]) -> str:
+    """What makes two requests the same."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def begin(database: Database, user_id: str, key: str, request: str, now: datetime) -> dict[str, Any] | None:
+    """Claim the key for this request (its fingerprint), or give the answer that it had.
+
+    Raises StillAnswering and KeyUsedOtherwise.
+    """
+    upsert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
+    row = {"user_id": user_id, "key": key, "request_sha256": request, "created_at": now}
+    with database.begin() as session:
+        session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - KEPT))
+        session.execute(
+            upsert(IdempotencyKey).on_conflict_do_nothing(index_elements=["user_id", "key"]), [row]
+        )
+        known = session.scalars(
+            select(IdempotencyKey)
+            .where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
+            .with_for_update()
+        ).one()
+        if known.request_sha256 != request:
+            raise KeyUsedOtherwise(
+                "this Idempotency-Key came with another request before. Use a new key for a new request"
+            )
+        if known.answer is not None:
+            return dict(known.answer)
+        if known.claimed_until is not None and known.claimed_until > now:
+            raise StillAnswering(
+                "the same request is being answered. Ask for its progress, or send it again later"
+            )
+        known.claimed_until = now + ANSWERING
+        return None
+
+
+def end(database: Database, user_id: str, key: str, answer: dict[str, Any] | None) -> None:
+    """Keep the answer, or (None) free the key after an error, so that the request can be tried again."""
+    with database.begin() as session:
+        known = session.scalars(
+            select(IdempotencyKey).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
+        ).one_or_none()
+        if known is not None:
+            known.answer, known.claimed_until = answer, None

@@ -1,0 +1,177 @@
+"""A training as an application asks for it: a user, a name for the model, and the images to train on.
+
+Asking is durable: once the images are taken in, the model's set is marked as asked for, and whoever drains ready
+sets (the caller at once, Dagster's sensor otherwise) starts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lora_pipeline.connections import Connections
+from lora_pipeline.database.tables import Image, ImageSetMember, TrainingRun, UserModel
+from lora_pipeline.image_sets.inbox import IntakeError
+from lora_pipeline.image_sets.intake import IntakeReport, take_in
+from lora_pipeline.image_sets.models import ModelDescription, ensure_model, ensure_user
+from lora_pipeline.image_sets.names import is_model_key
+from lora_pipeline.image_sets.uploads import uploaded_sources
+from lora_pipeline.image_sets.wanted import ask_for_exactly
+from lora_pipeline.image_sets.web_addresses import hosts_of
+from lora_pipeline.image_sets.web_images import FetchRules, Resolve, fetch_images, system_resolver
+from lora_pipeline.trainings.intents import TrainingRefused
+from lora_pipeline.trainings.lifecycle import OPEN
+
+ModelType = Literal["person", "object", "style"]
+
+_MOST_MODELS = 10_000
+
+
+class TooFewImages(Exception):
+    """Fewer images than any trainer learns from; nothing was made."""
+
+
+class ModelMismatch(Exception):
+    """The user's model of this name is of another kind."""
+
+
+@dataclass(frozen=True)
+class WantedModel:
+    """Which model of a user is meant: their one of this name, or a new one."""
+
+    user_id: str
+    name: str
+    model_type: ModelType = "person"
+    gender: str | None = None
+
+
+@dataclass(frozen=True)
+class AskedTraining:
+    """What was asked for, and is on its way."""
+
+    model_key: str
+    trigger_word: str
+    image_set_id: int
+    intake: IntakeReport
+
+
+def ask_for_training_of(
+    connections: Connections,
+    wanted: WantedModel,
+    uploads: Sequence[tuple[str, str]],
+    urls: Sequence[str],
+    *,
+    actor: str,
+    resolve: Resolve = system_resolver,
+) -> AskedTraining:
+    """Make or find the model, take in its images, and ask for a training of exactly those.
+
+    `uploads` are earlier uploads by (SHA-256, name), `urls` addresses to fetch. Asking again with the same
+    images while they are being trained on changes nothing. Raises TooFewImages, TooManyImages, UploadUnknown,
+    ImagesUnavailable, ModelMismatch, IntakeError, and TrainingRefused where the model is being trained on other
+    images; nothing is asked for then.
+    """
+    profile = connections.start_rules.profile
+    count = len(uploads) + len(urls)
+    if count < profile.min_images:
+        raise TooFewImages(f"At least {profile.min_images} training images are required; got {count}")
+    database, store = connections.database, connections.store
+    with tempfile.TemporaryDirectory(prefix="lora-images-") as folder:
+        sources = uploaded_sources(database, store, wanted.user_id, uploads)
+        sources += fetch_images(urls, Path(folder), fetch_rules(connections), resolve) if urls else []
+        with database.begin() as session:
+            model = find_or_make(session, wanted, connections)
+            model_key, trigger_word = model.model_key, model.trigger_word
+            under_way = _under_way(session, model, {source.fingerprint for source in sources})
+        if under_way is not None:
+            return AskedTraining(model_key, trigger_word, under_way, IntakeReport(model_key, (), None, None))
+        report = take_in(database, store, model_key, sources, profile=profile, clock=connections.now)
+    kept = {file.sha256 for file in report.files if file.sha256}
+    if report.waiting:
+        raise IntakeError(f"{report.waiting[0].message}. Send the request again")
+    image_set_id = ask_for_exactly(
+        database, model_key, kept, actor=actor, profile=profile, now=connections.now()
+    )
+    return AskedTraining(model_key, trigger_word, image_set_id, report)
+
+
+def _under_way(session: Session, model: UserModel, sha256s: Collection[str]) -> int | None:
+    """The image set of the model's open training, where it is of these very images; None where none is open."""
+    question = select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.state.in_(OPEN))
+    run = session.scalars(question).one_or_none()
+    if run is None:
+        return None
+    images = session.scalars(
+        select(Image.sha256)
+        .join(ImageSetMember, ImageSetMember.image_id == Image.id)
+        .where(ImageSetMember.image_set_id == run.image_set_id)
+    )
+    if run.image_set_id is not None and set(images) == set(sha256s):
+        return run.image_set_id
+    raise TrainingRefused(
+        f"{model.model_key} is being trained on other images (training run {run.id}, {run.state}); one model trains "
+        "once at a time. Wait for it, or cancel it first"
+    )
+
+
+def fetch_rules(connections: Connections) -> FetchRules:
+    """What the settings say about fetching images."""
+    settings = connections.settings
+    return FetchRules(
+        total_bytes=settings.upload_cap_bytes,
+        images=connections.start_rules.profile.max_images,
+        private_hosts=hosts_of(settings.image_hosts),
+    )
+
+
+def find_or_make(session: Session, wanted: WantedModel, connections: Connections) -> UserModel:
+    """The user's model of this name. A name is one model: training it again is a retrain.
+
+    Raises ModelMismatch where it was made as something else, which fixed its captions and trigger word.
+    """
+    # Held, so that two requests of one name make one model.
+    ensure_user(session, wanted.user_id, connections.now())
+    question = select(UserModel).where(
+        UserModel.user_id == wanted.user_id, UserModel.model_name == wanted.name
+    )
+    known = session.scalars(question.order_by(UserModel.id).limit(1)).one_or_none()
+    if known is not None:
+        if known.model_type != wanted.model_type:
+            raise ModelMismatch(
+                f"your model {wanted.name!r} is a {known.model_type}, got {wanted.model_type!r}. "
+                "Train it as what it is, or choose another name"
+            )
+        return known
+    description = ModelDescription(
+        user_id=wanted.user_id, model_name=wanted.name, model_type=wanted.model_type, gender=wanted.gender
+    )
+    for key in key_candidates(wanted.user_id):
+        taken = session.scalars(select(UserModel.id).where(UserModel.model_key == key)).one_or_none()
+        if taken is None:
+            model = ensure_model(session, key, description, connections.now())
+            # Somebody else may have taken the key in this very moment; their model is not ours to give out.
+            if model.user_id == wanted.user_id and model.model_name == wanted.name:
+                return model
+    raise IntakeError(f"{wanted.user_id} has more than {_MOST_MODELS:,} models")
+
+
+def key_candidates(user_id: str) -> Iterator[str]:
+    """Model keys for a user's models: `user-42`, then `user-42-2`, … Pure.
+
+    An id that could not stand in a key, or is an e-mail address, is represented by digits of its hash.
+    """
+    plain = user_id if user_id.startswith("user") else f"user-{user_id}"
+    if not is_model_key(plain) or re.search(r"[A-Z]", plain):
+        # Destinations at the provider are lower case: keys that differ in case alone would share one.
+        plain = f"user-{hashlib.sha256(user_id.encode()).hexdigest()[:12]}"
+    yield plain
+    for number in range(2, _MOST_MODELS):
+        yield f"{plain}-{number}"
