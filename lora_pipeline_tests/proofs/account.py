@@ -96,6 +96,8 @@ class Conditions:
     """The first so many trainings cannot be read one by one."""
     pages_fail: int = 0
     """So many times the second page of the list cannot be read."""
+    garbled: int = 0
+    """On so many pages, what is ours cannot be read."""
     page_seconds: float = 0.0
     """How long one page takes."""
     output_after: float = 0.0
@@ -222,7 +224,14 @@ class FakeProvider:
                 self.account = replace(self.account, pages_failed=self.account.pages_failed + 1)
                 raise ProviderUnavailable("the page could not be read")
             self.steps.reach("after a page")
-            yield TrainingPage(tuple(listed[start : start + PAGE]))
+            yield self._page(listed[start : start + PAGE])
+
+    def _page(self, jobs: list[TrainingJob]) -> TrainingPage:
+        if self.account.pages_failed >= self.conditions.pages_fail + self.conditions.garbled:
+            return TrainingPage(tuple(jobs))
+        self.account = replace(self.account, pages_failed=self.account.pages_failed + 1)
+        others = tuple(job for job in jobs if job.id.startswith("other"))
+        return TrainingPage(others, malformed=("an item without an id",) * (len(jobs) - len(others)))
 
     def listed(self, now: datetime) -> list[PaidTraining]:
         """What the list shows at a moment."""

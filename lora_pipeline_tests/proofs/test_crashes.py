@@ -15,7 +15,7 @@ import pytest
 from lora_pipeline.providers.protocol import JobState
 from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
 from lora_pipeline_tests.proofs.exploration import Explorer
-from lora_pipeline_tests.proofs.invariants import Course, broken_rules, unfinished
+from lora_pipeline_tests.proofs.invariants import Course, broken_rules, states_of, unfinished
 from lora_pipeline_tests.proofs.schedules import Setting, world_of
 from lora_pipeline_tests.proofs.steps import SteppedDatabase, Steps
 from lora_pipeline_tests.proofs.world import MAX_TICKS, QUIET, Fate, Path, World
@@ -34,7 +34,7 @@ SINGLES = [
     Setting(Conditions(answers=(A.LATE,), late=5_000, lag=90)),
     Setting(Conditions(answers=(A.LATE,), late=1_000, deliveries=(D.CUT,))),
     Setting(Conditions(answers=(A.NEVER,))),
-    Setting(Conditions(answers=(A.THROTTLED, A.LOST), presigns=False), "hasty"),
+    Setting(Conditions(answers=(A.THROTTLED, A.LOST), presigns=False)),
     Setting(Conditions(answers=(A.NO_MODEL, A.LATE), lag=2_000)),
     Setting(Conditions(answers=(A.REFUSED,), presigns=False)),
     Setting(Conditions(answers=(A.BROKE, A.LOST))),
@@ -55,9 +55,15 @@ def named(setting: object) -> str | None:
     return setting.name or "usual" if isinstance(setting, Setting) else None
 
 
-def explore(world: World, setting: Setting, disturbances: int, pauses: tuple[float, ...] = ()) -> int:
+def explore(
+    world: World,
+    setting: Setting,
+    disturbances: int,
+    pauses: tuple[float, ...] = (),
+    pause_until: int = MAX_TICKS,
+) -> int:
     """All schedules; fails with one line for each thing that went wrong, which `replay` runs again."""
-    found = Explorer(world, disturbances=disturbances, pauses=pauses).explore()
+    found = Explorer(world, disturbances=disturbances, pauses=pauses, pause_until=pause_until).explore()
     print(
         f"{found.schedules:,} schedules of at most {disturbances} crashes or pauses, through {found.states:,} states"
     )
@@ -79,7 +85,7 @@ def test_no_crash_pays_twice_or_forgets(setting: Setting, new_world: Callable[..
 def test_a_process_that_sleeps_beyond_its_lease_while_another_works_undoes_nothing(
     new_world: Callable[..., World],
 ) -> None:
-    assert explore(new_world(OVERTAKEN), OVERTAKEN, 1, (400.0,)) > 100
+    assert explore(new_world(OVERTAKEN), OVERTAKEN, 1, (400.0,), pause_until=2) > 50
 
 
 WAIT = 600.0
@@ -92,8 +98,10 @@ WAIT = 600.0
         Conditions(answers=(A.LATE,), late=400, lag=90),
         # The list takes longer to read than the wait is long: it says nothing about what came meanwhile.
         Conditions(answers=(A.LOST,), lag=90, page_seconds=700),
+        # What cannot be read may be the very training that is missed.
+        Conditions(answers=(A.LOST,), garbled=6),
     ],
-    ids=["listed late", "landing late", "read slowly"],
+    ids=["listed late", "landing late", "read slowly", "unreadable"],
 )
 def test_an_opted_in_resubmission_pays_once_where_it_waits_longer_than_the_provider_takes(
     conditions: Conditions, new_world: Callable[..., World]
@@ -112,9 +120,10 @@ def test_an_opted_in_resubmission_pays_twice_where_the_list_lags_longer_than_it_
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("cadence", ["hasty", "calm"])
-@pytest.mark.parametrize("presigns", [True, False], ids=["url", "file"])
-@pytest.mark.parametrize("lag", LAGS)
+@pytest.mark.parametrize(
+    ("lag", "presigns", "cadence"),
+    [(90.0, False, "calm"), (2_000.0, True, "hasty"), (10_800.0, False, "calm")],
+)
 @pytest.mark.parametrize("answer", [A.GIVEN, A.LOST, A.LATE, A.NEVER, A.THROTTLED, A.NO_MODEL])
 def test_no_two_crashes_pay_twice_or_forget_whatever_the_provider_does(
     answer: Answer, lag: float, presigns: bool, cadence: str, new_world: Callable[..., World]
@@ -126,7 +135,7 @@ def test_no_two_crashes_pay_twice_or_forget_whatever_the_provider_does(
 
 @pytest.mark.deep
 @pytest.mark.parametrize("pause", [0.0, 400.0, 1_000.0])
-@pytest.mark.parametrize("setting", [OVERTAKEN, *PAIRS, *SINGLES], ids=named)
+@pytest.mark.parametrize("setting", [OVERTAKEN, *PAIRS], ids=named)
 def test_no_pause_of_any_length_pays_twice_or_forgets(
     setting: Setting, pause: float, new_world: Callable[..., World]
 ) -> None:
@@ -155,7 +164,7 @@ def test_a_process_killed_before_an_effect_or_inside_a_transaction_forgets_nothi
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("setting", [*PAIRS, *SINGLES], ids=named)
+@pytest.mark.parametrize("setting", [*PAIRS, *SINGLES[::5]], ids=named)
 def test_a_process_killed_at_any_boundary_forgets_nothing(
     setting: Setting, new_world: Callable[..., World]
 ) -> None:
@@ -194,7 +203,7 @@ def run(world: World, setting: Setting, path: Path) -> None:
     while not world.settled():
         assert world.ticks < MAX_TICKS, f"never at rest: {setting.line(path)}"
         world.disturbed_tick(path[world.ticks] if world.ticks < len(path) else QUIET)
-        wrong += [*course.step(world), *broken_rules(world)]
+        wrong += [*course.step(states_of(world)), *broken_rules(world)]
         world.wait()
     wrong += unfinished(world)
     assert not wrong, f"{wrong}\n  {setting.line(path)}"

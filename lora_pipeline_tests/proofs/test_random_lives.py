@@ -27,7 +27,7 @@ from lora_pipeline.providers.protocol import JobState, ProviderError
 from lora_pipeline.trainings.hints import handle_hints
 from lora_pipeline.trainings.lifecycle import TERMINAL
 from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
-from lora_pipeline_tests.proofs.invariants import Course, broken_rules, unfinished
+from lora_pipeline_tests.proofs.invariants import Course, broken_rules, states_of, unfinished
 from lora_pipeline_tests.proofs.schedules import Setting, memory_of, world_of
 from lora_pipeline_tests.proofs.steps import Crash, SteppedDatabase
 from lora_pipeline_tests.proofs.world import OURS, Operation, World, add_packed
@@ -136,7 +136,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def the_rules_hold(self) -> None:
         if hasattr(self, "world"):
-            wrong = [*self.course.step(self.world), *broken_rules(self.world)]
+            wrong = [*self.course.step(states_of(self.world)), *broken_rules(self.world)]
             assert not wrong, wrong
 
     def teardown(self) -> None:
@@ -146,7 +146,7 @@ class Lives(RuleBasedStateMachine):
         self._plan(answers=(), deliveries=())
         self.world.ticks = 0
         self.world.live()
-        wrong = [*self.course.step(self.world), *broken_rules(self.world), *unfinished(self.world)]
+        wrong = [*self.course.step(states_of(self.world)), *broken_rules(self.world), *unfinished(self.world)]
         assert not wrong, wrong
         self._numbers_have_no_gap()
 
