@@ -29,6 +29,7 @@ COMMANDS = {
     "rollback": "lora_pipeline.cli.choices:rollback",
     "history": "lora_pipeline.cli.history:history",
     "resolve": "lora_pipeline.cli.resolve:resolve",
+    "dedupe": "lora_pipeline.cli.dedupe:dedupe",
     "api": "lora_pipeline.cli.serve:api",
     "api-keys": "lora_pipeline.cli.api_keys:api_keys",
     "simulator": "lora_pipeline.cli.serve:simulator",

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
+_COMMA = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
 _INDENT = re.compile(r"\n([ \t]*)\Z")
 
 
@@ -56,40 +58,40 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-_PLAIN = json.JSONDecoder()
+# Finds where a value ends. The value itself is of no interest: the text was read already.
+_scan = json.JSONDecoder().raw_decode
 
 
 def members(text: str, start: int) -> list[Member]:
     """The members of the object that begins at `start`, in a text that `parse_strictly` took."""
     found = []
-    for key_start, key, after_key in _items(text, start):
-        value_start = _after_space(text, _after_space(text, after_key) + 1)
-        _, end = _PLAIN.raw_decode(text, value_start)
-        found.append(Member(key, key_start, value_start, end))
+    at = _after_space(text, start + 1)
+    while text[at] != "}":
+        key, key_end = _scan(text, at)
+        value_start = _end_of(_COLON, text, key_end)
+        _, end = _scan(text, value_start)
+        found.append(Member(key, at, value_start, end))
+        at = _end_of(_COMMA, text, end)
     return found
 
 
 def elements(text: str, start: int) -> list[tuple[int, int]]:
     """Start and end of each element of the array that begins at `start`."""
-    return [(begin, end) for begin, _, end in _items(text, start)]
-
-
-def _items(text: str, start: int) -> Iterator[tuple[int, Any, int]]:
-    """(start, value, end) of what follows the opening bracket and each comma; the value of a member is its key."""
-    closing = "}" if text[start] == "{" else "]"
+    found = []
     at = _after_space(text, start + 1)
-    while text[at] != closing:
-        value, end = _PLAIN.raw_decode(text, at)
-        yield at, value, end
-        if closing == "}":
-            _, end = _PLAIN.raw_decode(text, _after_space(text, _after_space(text, end) + 1))
-        at = _after_space(text, end)
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
+    while text[at] != "]":
+        _, end = _scan(text, at)
+        found.append((at, end))
+        at = _end_of(_COMMA, text, end)
+    return found
 
 
 def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
+    return _end_of(_SPACE, text, at)
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
     assert found is not None
     return found.end()
 
@@ -110,15 +112,18 @@ def with_elements(text: str, start: int, kept: Mapping[int, str]) -> tuple[str, 
     return "".join([*pieces, text[end:closing]]), closing
 
 
-def with_members(text: str, start: int, changed: Mapping[str, str]) -> str:
+def with_members(
+    text: str, start: int, changed: Mapping[str, str], spans: Sequence[Member] | None = None
+) -> str:
     """The object that begins at `start` (not an empty one) with these members set to these JSON texts.
 
-    A member that is there stays where it is; new ones come last, spaced as the last one was.
+    A member that is there stays where it is; new ones come last, spaced as the last one was. `spans` are its members, where
+    they are known already.
     """
-    spans = members(text, start)
+    spans = spans or members(text, start)
     last = spans[-1]
     before = text[(spans[-2].end if len(spans) > 1 else start + 1) : last.start].replace(",", "")
-    colon = text[_value_end(text, last.start) : last.value_start]
+    colon = text[_scan(text, last.start)[1] : last.value_start]
     pieces = []
     at = start
     for member in spans:
@@ -137,20 +142,14 @@ def with_members(text: str, start: int, changed: Mapping[str, str]) -> str:
     return "".join(pieces)
 
 
-def list_text(values: Sequence[str], text: str, start: int) -> str:
-    """A JSON array of strings as a member of the object that begins at `start`, laid out as that object is."""
+def list_text(values: Sequence[str], text: str, start: int, spans: Sequence[Member]) -> str:
+    """A JSON array of strings as a member of the object at `start` with these members, laid out as that object is."""
     items = [json.dumps(value, ensure_ascii=False) for value in values]
-    first = members(text, start)[0]
-    space = text[start + 1 : first.start]
+    space = text[start + 1 : spans[0].start]
     if "\n" not in space:
         return f"[{', '.join(items)}]"
-    outer = _INDENT.search(text[first.end : _value_end(text, start) - 1])
+    outer = _INDENT.search(text[spans[-1].end : _after_space(text, spans[-1].end)])
     newline, _, indent = space.rpartition("\n")
     newline += "\n"
     deeper = indent + indent.removeprefix(outer[1] if outer else "")
     return f"[{newline}{deeper}{f',{newline}{deeper}'.join(items)}{newline}{indent}]"
-
-
-def _value_end(text: str, start: int) -> int:
-    _, end = _PLAIN.raw_decode(text, start)
-    return end

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from lora_pipeline.inventory.entries import (
@@ -23,6 +24,7 @@ from lora_pipeline.inventory.entries import (
 from lora_pipeline.inventory.unifying import job_of
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_SPECIAL = frozenset({"id", "status", "lastSynced", "description", "loraUrl"})
 _STATUS_ORDER = ("completed", "failed")
 # What every presigned address carries, of whichever provider.
 _SIGNED = re.compile("signature=", re.IGNORECASE)
@@ -40,6 +42,10 @@ class FieldChoice:
     """A key of the entry, or `parameters.<key>`."""
     source: int
     reason: str
+
+
+# A hundred thousand groups share a few hundred choices.
+field_choice = lru_cache(maxsize=10_000)(FieldChoice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +111,17 @@ def _keys(entries: Sequence[Entry], ranked: Sequence[int]) -> list[str]:
 def _choose(
     entries: Sequence[Entry], ranked: Sequence[int], key: str, current_urls: Sequence[bool], why: str
 ) -> FieldChoice:
+    if key not in _SPECIAL and not is_empty(entries[ranked[0]].get(key)):
+        return field_choice(key, ranked[0], why)
     having = [index for index in ranked if not is_empty(entries[index].get(key))]
     if not having:
-        return FieldChoice(key, next(index for index in ranked if key in entries[index]), "empty everywhere")
+        return field_choice(key, next(index for index in ranked if key in entries[index]), "empty everywhere")
     special = _special(entries, having, key, current_urls)
     if special is not None:
         return special
     if having[0] == ranked[0]:
-        return FieldChoice(key, having[0], why)
-    return FieldChoice(key, having[0], "the richer entry does not have it")
+        return field_choice(key, having[0], why)
+    return field_choice(key, having[0], "the richer entry does not have it")
 
 
 def _special(
@@ -123,26 +131,26 @@ def _special(
     if key == "id":
         job = next((index for index in having if job_of(entries[index]["id"]) is not None), None)
         return (
-            None if job is None else FieldChoice(key, job, "the provider's job: webhooks find it by this id")
+            None if job is None else field_choice(key, job, "the provider's job: webhooks find it by this id")
         )
     if key == "status":
         for status in _STATUS_ORDER:
             for index in having:
                 if entries[index]["status"] == status:
-                    return FieldChoice(key, index, f"{status} is the later state")
+                    return field_choice(key, index, f"{status} is the later state")
     if key == "lastSynced":
         latest = max(having, key=lambda index: moment(entries[index][key]) or _NEVER)
-        return FieldChoice(key, latest, "the latest sync")
+        return field_choice(key, latest, "the latest sync")
     if key == "description":
         words = next((index for index in having if entries[index][key] != SYNCED), None)
-        return None if words is None else FieldChoice(key, words, "somebody's own words")
+        return None if words is None else field_choice(key, words, "somebody's own words")
     if key == "loraUrl":
         best = max(
             having,
             key=lambda index: (current_urls[index], _unsigned(entries[index][key]), -having.index(index)),
         )
         reason = "the address of today, unsigned" if best != having[0] else "the same object"
-        return FieldChoice(key, best, reason)
+        return field_choice(key, best, reason)
     return None
 
 
@@ -162,7 +170,7 @@ def _missing_parameters(
         parameters = entries[index].get("parameters")
         for key in parameters if isinstance(parameters, dict) else ():
             if key not in entries[chosen]["parameters"] and key not in found:
-                found[key] = FieldChoice(
+                found[key] = field_choice(
                     f"{PARAMETER}{key}", index, "a parameter that the richer entry does not have"
                 )
     return list(found.values())

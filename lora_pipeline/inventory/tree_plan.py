@@ -25,7 +25,14 @@ from lora_pipeline.inventory.json_text import (
 )
 from lora_pipeline.inventory.legacy_file import VERSIONS, LegacyFile
 from lora_pipeline.inventory.legacy_tree import FileRefused, Skipped
-from lora_pipeline.inventory.survivors import PARAMETER, FieldChoice, Survivor, choose_survivor, merged_entry
+from lora_pipeline.inventory.survivors import (
+    PARAMETER,
+    FieldChoice,
+    Survivor,
+    choose_survivor,
+    field_choice,
+    merged_entry,
+)
 from lora_pipeline.inventory.unifying import Doubt, StrongIds, unify
 
 _SHOWN = 120
@@ -141,7 +148,7 @@ def _group(entries: Sequence[Entry], positions: tuple[int, ...], rules: ObjectUr
     within = [entries[index] for index in positions]
     survivor = choose_survivor(within, [_is_current(entry, rules) for entry in within])
     fields = tuple(
-        FieldChoice(choice.field, positions[choice.source], choice.reason) for choice in survivor.fields
+        field_choice(choice.field, positions[choice.source], choice.reason) for choice in survivor.fields
     )
     base = positions[survivor.base]
     return MergeGroup(
@@ -204,7 +211,9 @@ def render(file: LegacyFile, plan: FilePlan) -> str:
 
 
 def _merged_text(text: str, spans: Sequence[tuple[int, int]], group: MergeGroup) -> str:
-    of = {index: _members_by_key(text, spans[index][0]) for index in group.members}
+    sources = {group.base, *(choice.source for choice in group.fields)}
+    of = {index: _members_by_key(text, spans[index][0]) for index in sources}
+    own = list(of[group.base].values())
     texts: dict[str, str] = {}
     parameters: dict[str, str] = {}
     parameters_at = 0
@@ -223,8 +232,8 @@ def _merged_text(text: str, spans: Sequence[tuple[int, int]], group: MergeGroup)
         texts["parameters"] = with_members(text, parameters_at, parameters)
     start = spans[group.base][0]
     if group.merged_ids:
-        texts[MERGED_IDS] = list_text(group.merged_ids, text, start)
-    return with_members(text, start, texts)
+        texts[MERGED_IDS] = list_text(group.merged_ids, text, start, own)
+    return with_members(text, start, texts, own)
 
 
 def _members_by_key(text: str, start: int) -> dict[str, Member]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Activation, Artifact, ModelVersion, UserModel
+from lora_pipeline.database.tables import Activation, Artifact, ModelVersion, UserModel, VersionRedirect
 
 
 def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
@@ -16,7 +16,9 @@ def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
         select(ModelVersion, Artifact, Activation)
         .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
         .outerjoin(Activation, (Activation.version_id == ModelVersion.id) & Activation.active_to.is_(None))
-        .where(ModelVersion.model_id == model.id)
+        # A merged version lives on in the one that it leads to.
+        .outerjoin(VersionRedirect, VersionRedirect.old_version_id == ModelVersion.id)
+        .where(ModelVersion.model_id == model.id, VersionRedirect.old_version_id.is_(None))
         .order_by(ModelVersion.number.desc())
     ).all()
     return [

@@ -1,0 +1,94 @@
+"""`lora-pipeline dedupe`: what it shows, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_pipeline.cli.exits import Exit
+from lora_pipeline.database.sessions import Database
+from lora_pipeline_tests.cli.conftest import Run
+from lora_pipeline_tests.inventory.test_registry_duplicates import planned, rows
+from lora_pipeline_tests.inventory.trees import SYNCED_ENTRY, WEBHOOK_ENTRY, snapshot, style_file, write
+from lora_pipeline_tests.versions.registered import add_version
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    write(style_file(tmp_path / "tree", 1), {"versions": [WEBHOOK_ENTRY, SYNCED_ENTRY]})
+    return tmp_path / "tree"
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(run: Run, tree: Path) -> None:
+    before = snapshot(tree)
+    ended = run("dedupe", "--base-dir", str(tree))
+    assert ended.code == Exit.DRIFT
+    assert "style_1_vV7" in ended.out
+    assert "lastSynced = 2025-10-12T09:46:20.075Z (style_1_vV7: the latest sync)" in ended.out
+    assert "Nothing was changed" in ended.out
+    assert snapshot(tree) == before
+
+
+def test_the_reviewed_plan_is_applied_and_undone(run: Run, tree: Path) -> None:
+    before = snapshot(tree)
+    plan = run("dedupe", "--base-dir", str(tree), "--json").json
+    assert plan["files"][0]["groups"][0]["survivor"] == WEBHOOK_ENTRY["id"]
+    applied = run("dedupe", "--apply", "--plan", plan["id"], "--json")
+    assert (applied.code, applied.json["changed"]) == (Exit.FINE, 1)
+    assert run("dedupe", "--base-dir", str(tree)).code == Exit.FINE
+    undone = run("dedupe", "undo", plan["id"])
+    assert (undone.code, "1 files restored" in undone.out) == (Exit.FINE, True)
+    assert snapshot(tree) == before
+    assert run("dedupe", "--apply", "--plan", plan["id"]).code == Exit.REFUSED
+
+
+def test_apply_without_a_plan_makes_one(run: Run, tree: Path) -> None:
+    assert run("dedupe", "--base-dir", str(tree), "--apply").code == Exit.FINE
+    assert run("dedupe", "--base-dir", str(tree)).code == Exit.FINE
+
+
+def test_what_was_skipped_is_named_and_told_by_the_exit_code(run: Run, tree: Path) -> None:
+    bad = style_file(tree, 2)
+    bad.parent.mkdir()
+    bad.write_text("[]")
+    for options in ([], ["--apply"]):
+        ended = run("dedupe", "--base-dir", str(tree), *options)
+        assert ended.code == Exit.ERROR
+        assert "a JSON array" in ended.out
+    assert bad.read_text() == "[]"
+
+
+def test_a_changed_file_is_refused(run: Run, tree: Path) -> None:
+    plan = run("dedupe", "--base-dir", str(tree), "--json").json
+    write(style_file(tree, 1), {"versions": [WEBHOOK_ENTRY]})
+    assert run("dedupe", "--apply", "--plan", plan["id"]).code == Exit.REFUSED
+
+
+def test_wrong_use_is_told(run: Run, tree: Path) -> None:
+    run("db", "upgrade")
+    assert run("dedupe", "--base-dir", str(tree / "nowhere")).code == Exit.WRONG_USE
+    assert run("dedupe", "--base-dir", str(tree), "--plan", "x").code == Exit.WRONG_USE
+    assert run("dedupe", "undo", "20260101-000000-00000000").code == Exit.WRONG_USE
+    ended = run("dedupe", "--base-dir", str(tree), "--rename", "old=new")
+    assert ended.code == Exit.WRONG_USE
+    assert "bucket/old_folder=new_folder" in ended.err
+
+
+def test_the_registry_is_deduplicated_and_undone(run: Run, home: Path) -> None:
+    run("db", "upgrade")
+    assert run("dedupe").code == Exit.FINE
+    database = Database(f"sqlite:///{home / 'lora.sqlite3'}")
+    for number, address in ((1, "s3://b/k.safetensors"), (2, "https://b.s3.amazonaws.com/k.safetensors")):
+        add_version(database, "style_1", number, weights_url=address, provider_version=None)
+    with database.begin() as session:
+        session.connection().exec_driver_sql("DELETE FROM version_aliases WHERE kind = 'training_id'")
+    before = rows(database)
+    shown = run("dedupe")
+    assert shown.code == Exit.DRIFT
+    assert rows(database) == before
+    applied = run("dedupe", "--apply", "--plan", planned(database).id, "--json")
+    assert (applied.code, applied.json["changed"]) == (Exit.FINE, 1)
+    assert run("dedupe", "undo", applied.json["plan_id"]).code == Exit.FINE
+    assert rows(database) == before
+    database.close()
