@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import Table, insert
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, UserModel
+from lora_pipeline.database.tables import Activation, AuditEntry, Base, ModelVersion, UserModel
 from lora_pipeline.versions.activation import _serve
 
 
@@ -41,10 +41,18 @@ def activate_many(session: Session, changes: Sequence[NewActivation], *, actor: 
     # The partial unique index must see every old one closed before a new one opens.
     session.flush()
     if new:
-        session.execute(insert(Activation), [_activation(change, actor, now) for change in new])
-        session.execute(insert(AuditEntry), [_entry(change, actor, now) for change in new])
+        insert_many(session, Activation, [_activation(change, actor, now) for change in new])
+        insert_many(session, AuditEntry, [_entry(change, actor, now) for change in new])
     for change in changes:
         _serve(session, change.model, change.version, now)
+
+
+def insert_many(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
+    """Rows of one shape into a table, by one statement that gives no ids back."""
+    if rows:
+        columns = table.__table__
+        assert isinstance(columns, Table)
+        session.connection().execute(insert(columns), rows)
 
 
 def _activation(change: NewActivation, actor: str, now: datetime) -> dict[str, Any]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lora_pipeline.connections import Connections
 from lora_pipeline.trainings.batches import BatchLease, batch_lease
+from lora_pipeline.versions.asking import Seen
 from lora_pipeline.versions.deep_progress import begin_deep, end_deep
 from lora_pipeline.versions.drift import Verdict
 from lora_pipeline.versions.normalisation import Normalisation, normalise_versions
 from lora_pipeline.versions.patience import Patience
-from lora_pipeline.versions.provider_survey import Seen, Survey, SurveyRules, survey
+from lora_pipeline.versions.provider_survey import Survey, SurveyRules, survey_in_steps
 from lora_pipeline.versions.registered_versions import registered_among
 from lora_pipeline.versions.registry_event import owe_registry
 from lora_pipeline.versions.settling import Settling, SyncResult, settle
@@ -170,19 +171,18 @@ def _bulk_sync(
         targets = active_targets(session, trainers, include_tests=options.include_tests)
     targets = [one for one in targets if is_chosen(options.only, one.model_key, one.user_id)]
     say(f"{len(targets)} models to look at{'' if options.apply else ' (planning only)'}")
-    found = _look(connections, targets, options, go_on, say, patience)
     outcomes: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
     results: list[SyncResult] = []
-    for result in settle(connections, targets, found, Settling(actor, options.apply, go_on)):
-        outcomes[result.outcome.value] += 1
-        verdicts[result.verdict.value] += 1
-        if result.outcome is not SyncOutcome.UP_TO_DATE:
-            results.append(result)
-            if len(results) <= _TOLD:
-                _tell(result, say)
-            elif len(results) % 1_000 == 0:
-                say(f"{sum(outcomes.values())} of {len(targets)} models settled")
+    found, steps = _look(connections, targets, options, go_on, say, patience)
+    settling = Settling(actor, options.apply, go_on)
+    for step in steps:
+        for result in settle(connections, step, found, settling):
+            outcomes[result.outcome.value] += 1
+            verdicts[result.verdict.value] += 1
+            if result.outcome is not SyncOutcome.UP_TO_DATE:
+                results.append(result)
+                _tell(result, len(results), say)
     if outcomes[SyncOutcome.UPDATED]:
         owe_registry(connections, "bulk")
     lost = renewal is not None and renewal.lost
@@ -194,9 +194,9 @@ def _bulk_sync(
         models=len(targets),
         outcomes=dict(outcomes),
         verdicts=dict(verdicts),
-        results=tuple(results),
+        results=tuple(sorted(results, key=lambda result: result.model_key)),
         requests=found.requests,
-        pages=found.index.requests,
+        pages=found.index.pages,
         seconds=time.monotonic() - started,
         normalisation=formats,
         ended_early="the lease was lost to another bulk sync" if lost else None,
@@ -210,7 +210,7 @@ def _look(
     go_on: Callable[[], bool],
     say: Callable[[str], object],
     patience: Patience,
-) -> Survey:
+) -> tuple[Survey, Iterator[list[SyncTarget]]]:
     by_id = {target.model_id: target for target in targets}
 
     def keep(seen: dict[int, Seen]) -> None:
@@ -222,17 +222,19 @@ def _look(
         counted_since=begin_deep(connections, options.only) if options.deep else None,
         go_on=go_on,
         say=say,
-        on_asked=keep,
+        on_seen=keep,
     )
-    found = survey(connections.provider, targets, rules, patience, connections.now)
-    keep({model_id: seen for model_id, seen in found.seen.items() if seen.listed is not None})
-    return found
+    return survey_in_steps(connections.provider, targets, rules, patience, connections.now)
 
 
-def _tell(result: SyncResult, say: Callable[[str], object]) -> None:
-    change = (
-        f" {result.previous or 'nothing'} → {result.current}" if result.outcome is SyncOutcome.UPDATED else ""
-    )
+def _tell(result: SyncResult, number: int, say: Callable[[str], object]) -> None:
+    """Name the first models one by one, then only say how many there were."""
+    if number > _TOLD:
+        if number % 1_000 == 0:
+            say(f"{number} models were not simply up to date so far")
+        return
+    updated = result.outcome is SyncOutcome.UPDATED
+    change = f" {result.previous or 'nothing'} → {result.current}" if updated else ""
     say(f"{result.model_key}: {result.outcome.value}{change}: {result.detail}")
 
 

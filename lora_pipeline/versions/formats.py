@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from lora_pipeline.identity import (
     IdentityError,
     ModelRef,
     VersionRef,
-    is_trainer_version,
     parse_model,
     parse_version,
 )
@@ -44,12 +44,12 @@ class StoredVersion:
     """Why the stored text is no version; None also where nothing is stored."""
     is_trainer: bool = False
 
-    @property
+    @cached_property
     def canonical_model(self) -> str | None:
         """`owner/name`."""
         return str(self.model) if self.model else None
 
-    @property
+    @cached_property
     def canonical_version(self) -> str | None:
         """`owner/name:64hex`; None for anything that is not a trained version of this very model."""
         usable = self.version is not None and not self.is_trainer and self.model is not None
@@ -70,12 +70,24 @@ def read_stored(
         version = parse_version(version_text)
     except IdentityError as error:
         return StoredVersion(model, model_problem, None, str(error))
-    if is_trainer_version(version, trainers):
+    if _is_trainer(version, tuple(trainers)):
         return StoredVersion(model, model_problem, version, None, is_trainer=True)
     try:
         return StoredVersion(model, model_problem, version.of_model(model) if model else version, None)
     except IdentityError as error:
         return StoredVersion(model, model_problem, None, str(error))
+
+
+@lru_cache(maxsize=4)
+def _trainers(trainers: tuple[VersionRef, ...]) -> tuple[frozenset[str], frozenset[ModelRef]]:
+    models = (trainer.model for trainer in trainers)
+    return frozenset(trainer.hash for trainer in trainers), frozenset(model for model in models if model)
+
+
+def _is_trainer(version: VersionRef, trainers: tuple[VersionRef, ...]) -> bool:
+    """`identity.is_trainer_version` as two look-ups: this is asked for every row of a fleet."""
+    hashes, models = _trainers(trainers)
+    return version.hash in hashes or version.model in models
 
 
 def weights_problem(url: str | None, version: VersionRef | None) -> str | None:

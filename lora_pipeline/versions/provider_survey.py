@@ -6,49 +6,25 @@ which it leaves a doubt is asked for by itself; a deep survey asks for every mod
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from lora_pipeline.providers.protocol import (
-    InsufficientCredit,
-    NotFound,
-    ProviderError,
-    Throttled,
-    TrainingProvider,
-    Unauthenticated,
-)
-from lora_pipeline.versions.drift import ProviderView, Trouble
+from lora_pipeline.providers.protocol import TrainingProvider
+from lora_pipeline.versions.asking import Asking, Seen
+from lora_pipeline.versions.drift import ProviderView
 from lora_pipeline.versions.patience import Patience
+from lora_pipeline.versions.reading_along import ReadingAlong
 from lora_pipeline.versions.sync_targets import SyncTarget
 from lora_pipeline.versions.trainings_index import ListedTraining, TrainingsIndex
 
 FEW = 20
 """So many models are asked for one by one: it costs a second, and counts their versions."""
-THREADS = 8
-NEWEST = 5
-MAX_VERSIONS = 2_000
-OUTAGE = 10
-"""After so many failures in a row nobody is asked any more: the provider has trouble, not the models."""
-_ROUND = 200
+ROUND = 200
+_STEP = 300
 _LATER = timedelta(hours=1)
 """What a row's own time must exceed the newest training's by before it counts as newer: clocks differ, and older
 applications wrote local time as if it were UTC."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What was seen of one model."""
-
-    view: ProviderView
-    seen_at: datetime
-    total: int | None = None
-    """Versions over all pages; None where they were not counted now."""
-    newest: tuple[tuple[str, datetime | None], ...] = ()
-    listed: ListedTraining | None = None
-    """The newest training of the model, where the trainings list was what told its latest version."""
 
 
 @dataclass
@@ -78,8 +54,8 @@ class SurveyRules:
     go_on: Callable[[], bool] = field(default=lambda: True)
     """Asked between pages and rounds; False ends the survey early."""
     say: Callable[[str], object] = field(default=lambda _: None)
-    on_asked: Callable[[dict[int, Seen]], object] = field(default=lambda _: None)
-    """Takes what a round of single questions brought, so that it survives an interruption."""
+    on_seen: Callable[[dict[int, Seen]], object] = field(default=lambda _: None)
+    """Takes what each step brought (by model id), so that it survives an interruption."""
 
 
 def survey(
@@ -90,36 +66,44 @@ def survey(
     clock: Callable[[], datetime],
 ) -> Survey:
     """Look at every model that has a readable id. Raises nothing of the provider's: each model says its own."""
-    askable = [target for target in targets if target.model is not None]
-    found = Survey(TrainingsIndex(provider, {str(target.model) for target in askable}, patience))
-    if rules.deep or len(askable) <= FEW:
-        doubtful = _not_yet_counted(found, askable, rules)
-    else:
-        _read_list(found.index, askable, rules)
-        doubtful = _take_from_list(found, askable, rules, clock())
-    _ask(found, provider, doubtful, rules, patience, clock)
+    found, steps = survey_in_steps(provider, targets, rules, patience, clock)
+    for _ in steps:
+        pass
     return found
 
 
-def ask_model(provider: TrainingProvider, model: str, now: datetime) -> Seen:
-    """All versions of one model. Raises Throttled, Unauthenticated and InsufficientCredit; the rest is an answer."""
-    newest: list[tuple[str, datetime | None]] = []
-    known: set[str] = set()
-    try:
-        for version in provider.list_versions(model):
-            if len(newest) < NEWEST:
-                newest.append((version.id, version.created_at))
-            known.add(version.id)
-            if len(known) >= MAX_VERSIONS:
-                break
-    except (Throttled, Unauthenticated, InsufficientCredit):
-        raise
-    except NotFound as error:
-        return Seen(ProviderView(trouble=Trouble.MODEL_NOT_FOUND, message=str(error)), now)
-    except ProviderError as error:
-        return Seen(ProviderView(trouble=Trouble.PROVIDER_ERROR, message=str(error)), now)
-    latest, latest_at = newest[0] if newest else (None, None)
-    return Seen(ProviderView(latest, latest_at, frozenset(known)), now, len(known), tuple(newest))
+def survey_in_steps(
+    provider: TrainingProvider,
+    targets: Sequence[SyncTarget],
+    rules: SurveyRules,
+    patience: Patience,
+    clock: Callable[[], datetime],
+) -> tuple[Survey, Iterator[list[SyncTarget]]]:
+    """The same step by step: each step is some targets about which all is known now, and every target comes once.
+
+    The list is read on while the caller works on a step: what waits for the provider and what waits for the
+    database need not wait for each other.
+    """
+    models = {target.model for target in targets if target.model is not None}
+    found = Survey(TrainingsIndex(provider, models, patience))
+    return found, _steps(found, targets, rules, Asking(provider, patience, clock), clock)
+
+
+def _steps(
+    found: Survey,
+    targets: Sequence[SyncTarget],
+    rules: SurveyRules,
+    asking: Asking,
+    clock: Callable[[], datetime],
+) -> Iterator[list[SyncTarget]]:
+    yield [target for target in targets if target.model is None]
+    askable = [target for target in targets if target.model is not None]
+    if rules.deep or len(askable) <= FEW:
+        doubtful = _not_yet_counted(found, askable, rules)
+        yield [target for target in askable if target.model_id in found.seen]
+    else:
+        doubtful = yield from _from_list(found, askable, rules, clock)
+    yield from _ask(found, doubtful, rules, asking)
 
 
 def doubt(target: SyncTarget, listed: ListedTraining | None, *, registered: bool) -> str | None:
@@ -139,8 +123,28 @@ def doubt(target: SyncTarget, listed: ListedTraining | None, *, registered: bool
     return None
 
 
-def _read_list(index: TrainingsIndex, targets: Sequence[SyncTarget], rules: SurveyRules) -> None:
-    """Read until every model was seen, or until asking for the rest one by one is cheaper than reading on."""
+def _from_list(
+    found: Survey, targets: Sequence[SyncTarget], rules: SurveyRules, clock: Callable[[], datetime]
+) -> Generator[list[SyncTarget], None, list[SyncTarget]]:
+    """Steps of targets whose latest version the list tells; returns those about which it leaves a doubt."""
+    index, waiting, doubtful = found.index, list(targets), list[SyncTarget]()
+    with ReadingAlong(index, _enough(index, targets, rules)) as reading:
+        for _ in reading.pages():
+            if index.models_seen - (len(targets) - len(waiting)) < _STEP:
+                continue
+            ready = [target for target in waiting if index.is_behind(str(target.model))]
+            waiting = [target for target in waiting if not index.is_behind(str(target.model))]
+            doubtful += _take_from_list(found, ready, rules, clock())
+            yield [target for target in ready if target.model_id in found.seen]
+    if index.error is not None:
+        rules.say(f"the list of trainings could not be read to its end: {index.error}")
+    doubtful += _take_from_list(found, waiting, rules, clock())
+    yield [target for target in waiting if target.model_id in found.seen]
+    return doubtful
+
+
+def _enough(index: TrainingsIndex, targets: Sequence[SyncTarget], rules: SurveyRules) -> Callable[[], bool]:
+    """Until every model was seen, or until asking for the rest one by one is cheaper than reading on."""
     wanted = len({target.model for target in targets})
     seen: list[int] = []
 
@@ -150,9 +154,7 @@ def _read_list(index: TrainingsIndex, targets: Sequence[SyncTarget], rules: Surv
             rules.say(f"{index.requests} pages of trainings read, {seen[-1]} of {wanted} models seen")
         return seen[-1] == wanted or not _worth_reading_on(seen, wanted) or not rules.go_on()
 
-    index.read(enough)
-    if index.error is not None:
-        rules.say(f"the list of trainings could not be read to its end: {index.error}")
+    return enough
 
 
 def _worth_reading_on(seen: Sequence[int], wanted: int) -> bool:
@@ -171,6 +173,7 @@ def _take_from_list(
     known = rules.registered(
         [f"{one.model}:{one.version}" for target in targets if (one := newest[target.model_id]) is not None]
     )
+    seen: dict[int, Seen] = {}
     doubtful = []
     for target in targets:
         listed = newest[target.model_id]
@@ -179,7 +182,9 @@ def _take_from_list(
             doubtful.append(target)
             continue
         view = ProviderView(listed.version, listed.completed_at)
-        found.seen[target.model_id] = Seen(view, now, listed=listed)
+        seen[target.model_id] = Seen(view, now, listed=listed)
+    found.seen.update(seen)
+    rules.on_seen(seen)
     return doubtful
 
 
@@ -197,76 +202,21 @@ def _not_yet_counted(found: Survey, targets: Sequence[SyncTarget], rules: Survey
 
 
 def _ask(
-    found: Survey,
-    provider: TrainingProvider,
-    targets: Sequence[SyncTarget],
-    rules: SurveyRules,
-    patience: Patience,
-    clock: Callable[[], datetime],
-) -> None:
-    """Ask for these models one by one, a few at a time. Models of one name are asked for once."""
-    asking = _Asking(provider, patience, clock)
+    found: Survey, targets: Sequence[SyncTarget], rules: SurveyRules, asking: Asking
+) -> Iterator[list[SyncTarget]]:
+    """Ask for these models one by one, a step a round. Models of one name are asked for once."""
     by_name: dict[str, list[SyncTarget]] = {}
     for target in targets:
         by_name.setdefault(str(target.model), []).append(target)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for names in _rounds(list(by_name)):
-            if not rules.go_on():
-                asking.stop("this survey was ended before it came to this model")
-            answers = zip(names, pool.map(asking.one, names), strict=True)
-            seen = {target.model_id: answer for name, answer in answers for target in by_name[name]}
-            found.seen.update(seen)
-            found.asked = asking.asked
-            rules.on_asked(seen)
-            if len(by_name) > _ROUND:
-                rules.say(f"asked for {asking.asked} of {len(by_name)} models")
-
-
-def _rounds(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _ROUND):
-        yield names[start : start + _ROUND]
-
-
-class _Asking:
-    """Single questions with a memory of how the last ones ended."""
-
-    def __init__(self, provider: TrainingProvider, patience: Patience, clock: Callable[[], datetime]) -> None:
-        self._provider = provider
-        self._patience = patience
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._stopped: str | None = None
-        self.asked = 0
-
-    def stop(self, reason: str) -> None:
-        """Ask nothing more; every model left says why."""
-        self._stopped = self._stopped or reason
-
-    def one(self, model: str) -> Seen:
-        while self._stopped is None:
-            with self._lock:
-                self.asked += 1
-            try:
-                answer = ask_model(self._provider, model, self._clock())
-            except Throttled as error:
-                if not self._patience.outlast(error):
-                    self.stop(str(error))
-                continue
-            except ProviderError as error:
-                # The token or the account: true of every model.
-                self.stop(str(error))
-                break
-            self._count(answer)
-            return answer
-        message = self._stopped or ""
-        return Seen(ProviderView(trouble=Trouble.PROVIDER_ERROR, message=message), self._clock())
-
-    def _count(self, answer: Seen) -> None:
-        failed = answer.view.trouble is Trouble.PROVIDER_ERROR
-        with self._lock:
-            self._failures = self._failures + 1 if failed else 0
-            if self._failures >= OUTAGE:
-                self.stop(
-                    f"not asked, since {OUTAGE} requests failed in a row; the last: {answer.view.message}"
-                )
+    names = list(by_name)
+    for start in range(0, len(names), ROUND):
+        if not rules.go_on():
+            asking.stop("this survey was ended before it came to this model")
+        answers = list(asking.many(names[start : start + ROUND]))
+        seen = {target.model_id: answer for name, answer in answers for target in by_name[name]}
+        found.seen.update(seen)
+        found.asked = asking.asked
+        rules.on_seen(seen)
+        if len(names) > ROUND:
+            rules.say(f"asked for {asking.asked} of {len(names)} models")
+        yield [target for name, _ in answers for target in by_name[name]]

@@ -8,16 +8,24 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, User, UserModel, VersionAlias
+from lora_pipeline.database.tables import (
+    Activation,
+    AuditEntry,
+    ModelVersion,
+    User,
+    UserModel,
+    VersionAlias,
+)
 from lora_pipeline.identity import VersionRef
 from lora_pipeline.identity.errors import without_secrets
-from lora_pipeline.versions.activating_many import NewActivation, activate_many
+from lora_pipeline.versions.activating_many import NewActivation, activate_many, insert_many
 from lora_pipeline.versions.formats import weights_problem
 from lora_pipeline.versions.sync_targets import SyncTarget
 
@@ -35,6 +43,11 @@ class Replacement:
     trained_at: datetime | None
     reason: str
 
+    @cached_property
+    def qualified(self) -> str:
+        """`owner/name:hash`."""
+        return self.version.qualified
+
 
 @dataclass(frozen=True)
 class Replaced:
@@ -51,7 +64,7 @@ class _Entry:
     """A version that the registry must have."""
 
     target: SyncTarget
-    ref: VersionRef
+    qualified: str
     weights_url: str | None = field(repr=False)
     training_id: str | None
     trained_at: datetime | None
@@ -78,7 +91,7 @@ class Replacer:
         accepted = [one for one in replacements if refusals[one.target.model_id] is None]
         past = [entry for one in accepted if (entry := self._served_before(one)) is not None]
         wanted = [
-            _Entry(one.target, one.version, one.weights_url, one.training_id, one.trained_at)
+            _Entry(one.target, one.qualified, one.weights_url, one.training_id, one.trained_at)
             for one in accepted
         ]
         self._register([*past, *wanted])
@@ -86,11 +99,11 @@ class Replacer:
         if accepted:
             changes = [self._activation(one) for one in accepted]
             activate_many(self._session, changes, actor=self._actor, now=self._now)
-            self._session.execute(insert(AuditEntry), [self._audit(one) for one in accepted])
+            insert_many(self._session, AuditEntry, [self._audit(one) for one in accepted])
         return {
             one.target.model_id: Replaced(False, refused=refused)
             if (refused := refusals[one.target.model_id]) is not None
-            else Replaced(True, self._versions[one.version.qualified].number)
+            else Replaced(True, self._versions[one.qualified].number)
             for one in replacements
         }
 
@@ -103,7 +116,7 @@ class Replacer:
         self._users = session.scalars(select(User).where(User.id.in_(users))).all()
         opened = select(Activation).where(Activation.model_id.in_(ids), Activation.active_to.is_(None))
         self._open = {one.model_id: one for one in session.scalars(opened)}
-        texts = {one.version.qualified for one in replacements}
+        texts = {one.qualified for one in replacements}
         texts.update(filter(None, (one.target.stored.canonical_version for one in replacements)))
         self._read_versions(texts)
         highest = select(ModelVersion.model_id, func.max(ModelVersion.number)).group_by(ModelVersion.model_id)
@@ -126,7 +139,7 @@ class Replacer:
         )
         if not unchanged:
             return "its version was changed by somebody else meanwhile; nothing was overwritten"
-        known = self._versions.get(one.version.qualified)
+        known = self._versions.get(one.qualified)
         if known is not None and known.model_id != model.id:
             return f"this version is registered with another model (its id here is {known.model_id})"
         return None
@@ -141,24 +154,28 @@ class Replacer:
         if known is not None and known.model_id != target.model_id:
             return None
         if version.hash == one.version.hash:
-            return _Entry(target, version, one.weights_url, one.training_id, target.completed_at)
+            return _Entry(target, canonical, one.weights_url, one.training_id, target.completed_at)
         invented = weights_problem(target.weights_url, version) is not None
-        return _Entry(target, version, None if invented else target.weights_url, None, target.completed_at)
+        return _Entry(target, canonical, None if invented else target.weights_url, None, target.completed_at)
 
     def _register(self, entries: Sequence[_Entry]) -> None:
         """Make what is new, complete what lacks weights, and note every name that it goes by."""
         new: dict[str, dict[str, Any]] = {}
         for entry in entries:
-            known = self._versions.get(entry.ref.qualified)
-            if known is None and entry.ref.qualified not in new:
-                new[entry.ref.qualified] = self._row(entry)
+            known = self._versions.get(entry.qualified)
+            if known is None and entry.qualified not in new:
+                new[entry.qualified] = self._row(entry)
             elif known is not None and entry.weights_url and _lacks_weights(known):
                 known.weights_url, known.weights_state = entry.weights_url, "unverified"
                 known.provenance = known.provenance | {"weights": _weights_source(entry)}
                 known.updated_at = self._now
         if new:
-            self._session.execute(insert(ModelVersion), list(new.values()))
-            self._read_versions(new)
+            insert_many(self._session, ModelVersion, list(new.values()))
+            ids = select(ModelVersion.id, ModelVersion.provider_version)
+            found = self._session.execute(ids.where(ModelVersion.provider_version.in_(new)))
+            for version_id, qualified in found:
+                # Known by what was just written: reading the rows back would double the work.
+                self._versions[str(qualified)] = ModelVersion(id=version_id, **new[str(qualified)])
         self._alias(entries)
 
     def _row(self, entry: _Entry) -> dict[str, Any]:
@@ -168,7 +185,7 @@ class Replacer:
             "model_id": model.id,
             "number": number,
             "provider": "replicate",
-            "provider_version": entry.ref.qualified,
+            "provider_version": entry.qualified,
             "weights_url": entry.weights_url,
             "weights_state": "unverified" if entry.weights_url else "missing",
             "trigger_word": model.trigger_word,
@@ -188,8 +205,8 @@ class Replacer:
     def _alias(self, entries: Sequence[_Entry]) -> None:
         rows = []
         for entry in entries:
-            version_id = self._versions[entry.ref.qualified].id
-            names = [("provider_version", entry.ref.qualified)]
+            version_id = self._versions[entry.qualified].id
+            names = [("provider_version", entry.qualified)]
             if entry.training_id:
                 names.append(("training_id", f"replicate:{entry.training_id}"))
             rows += [
@@ -200,13 +217,13 @@ class Replacer:
         upsert = postgresql.insert if dialect == "postgresql" else sqlite.insert
         if rows:
             statement = upsert(VersionAlias).on_conflict_do_nothing(index_elements=["kind", "alias"])
-            self._session.execute(statement, rows)
+            self._session.connection().execute(statement, rows)
 
     def _begin_histories(self, past: Sequence[_Entry]) -> None:
         rows = [
             {
                 "model_id": entry.target.model_id,
-                "version_id": self._versions[entry.ref.qualified].id,
+                "version_id": self._versions[entry.qualified].id,
                 "active_from": min(
                     entry.trained_at or self._models[entry.target.model_id].created_at, self._now
                 ),
@@ -218,16 +235,16 @@ class Replacer:
         ]
         if not rows:
             return
-        self._session.execute(insert(Activation), rows)
+        insert_many(self._session, Activation, rows)
         ids = [entry.target.model_id for entry in past]
         opened = select(Activation).where(Activation.model_id.in_(ids), Activation.active_to.is_(None))
         self._open |= {one.model_id: one for one in self._session.scalars(opened)}
 
     def _audit(self, one: Replacement) -> dict[str, Any]:
-        version = self._versions[one.version.qualified]
+        version = self._versions[one.qualified]
         details = {
             "before": without_secrets(one.target.version) if one.target.version else None,
-            "after": one.version.qualified,
+            "after": one.qualified,
             "version": version.number,
             "weights": version.weights_state,
             "training": one.training_id,
@@ -246,7 +263,7 @@ class Replacer:
         model_id = one.target.model_id
         return NewActivation(
             self._models[model_id],
-            self._versions[one.version.qualified],
+            self._versions[one.qualified],
             self._open.get(model_id),
             one.reason,
             pinned=one.target.pinned,

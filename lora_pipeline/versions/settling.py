@@ -18,10 +18,11 @@ from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import ModelVersion, TrainingRun
 from lora_pipeline.identity import VersionRef
 from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.versions.asking import Seen
 from lora_pipeline.versions.drift import Drift, ProviderView, Verdict, judge
 from lora_pipeline.versions.drift_advice import advice
 from lora_pipeline.versions.formats import UNKNOWN
-from lora_pipeline.versions.provider_survey import Seen, Survey
+from lora_pipeline.versions.provider_survey import Survey
 from lora_pipeline.versions.replacing import Replaced, Replacement, Replacer
 from lora_pipeline.versions.sync_decisions import (
     LeftAlone,
@@ -34,7 +35,7 @@ from lora_pipeline.versions.sync_decisions import (
 from lora_pipeline.versions.sync_targets import SyncTarget
 from lora_pipeline.versions.trainings_index import ListedTraining
 
-CHUNK = 200
+CHUNK = 400
 """Models in one transaction: short enough that nobody waits for it, long enough to cost little each."""
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ProviderSighting
+from lora_pipeline.versions.asking import Seen
 from lora_pipeline.versions.drift import ProviderView, Trouble
-from lora_pipeline.versions.provider_survey import Seen
 from lora_pipeline.versions.sync_targets import Sighting, SyncTarget
 
 _LATEST = ("provider_model", "latest", "latest_at", "problem", "detail", "seen_at")

@@ -17,10 +17,11 @@ from sqlalchemy import func, select
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import User, UserModel
 from lora_pipeline.identity.errors import without_secrets
+from lora_pipeline.versions.asking import Seen
 from lora_pipeline.versions.drift import Drift, ProviderView, Trouble, Verdict, Word, judge, short
 from lora_pipeline.versions.drift_advice import NOBODY_LISTED, advice
 from lora_pipeline.versions.patience import Patience
-from lora_pipeline.versions.provider_survey import Seen, Survey, SurveyRules, survey
+from lora_pipeline.versions.provider_survey import Survey, SurveyRules, survey
 from lora_pipeline.versions.registered_versions import registered_among
 from lora_pipeline.versions.sightings import remember, view_of
 from lora_pipeline.versions.sync_targets import SyncTarget, active_targets, known_trainers, targets_of
@@ -200,11 +201,9 @@ def _look(
         deep=options.deep or options.user is not None,
         registered=lambda versions: registered_among(connections.database, versions),
         say=say,
-        on_asked=keep,
+        on_seen=keep,
     )
-    found = survey(connections.provider, targets, rules, Patience(WAIT_S, sleep), connections.now)
-    keep({model_id: seen for model_id, seen in found.seen.items() if seen.listed is not None})
-    return found
+    return survey(connections.provider, targets, rules, Patience(WAIT_S, sleep), connections.now)
 
 
 def _answered(found: Survey) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -79,7 +80,7 @@ class SyncTarget:
         """`owner/name` at the provider, understood."""
         return self.stored.canonical_model
 
-    @property
+    @cached_property
     def served(self) -> ServedVersion:
         """The same for the rule that judges it."""
         version = self.stored.version

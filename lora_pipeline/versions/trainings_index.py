@@ -6,6 +6,7 @@ needs it. The provider never tells a training's destination: the version's own n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,7 @@ class ListedTraining:
 
 
 class TrainingsIndex:
-    """The list as far as it has been read, for the models that matter. Not for several threads."""
+    """The list as far as it has been read, for the models that matter. One thread reads while others look things up."""
 
     def __init__(
         self,
@@ -59,6 +60,10 @@ class TrainingsIndex:
         self._max_pages = max_pages
         self._unread: Iterator[TrainingPage] | None = None
         self._by_model: dict[str, dict[str, ListedTraining]] = {}
+        self._first_page: dict[str, int] = {}
+        self._reading = threading.Lock()
+        self._knowing = threading.Lock()
+        self.pages = 0
         self.requests = 0
         self.trainings = 0
         self.reached_back_to: datetime | None = None
@@ -71,12 +76,20 @@ class TrainingsIndex:
 
     def newest(self, model: str) -> ListedTraining | None:
         """The training of a model that completed last, in what was read."""
-        made = self._by_model.get(model)
-        return max(made.values(), key=lambda one: one.completed_at or _NEVER) if made else None
+        with self._knowing:
+            made = list(self._by_model.get(model, {}).values())
+        return max(made, key=lambda one: one.completed_at or _NEVER, default=None)
 
     def made(self, model: str, version_hash: str) -> ListedTraining | None:
         """The training that made a version, in what was read."""
         return self._by_model.get(model, {}).get(version_hash)
+
+    def is_behind(self, model: str) -> bool:
+        """Whether a whole page was read after the one that first showed the model.
+
+        The list is ordered by creation: of two trainings that overlapped, the later one to complete may come next.
+        """
+        return self._first_page.get(model, self.pages) < self.pages
 
     @property
     def models_seen(self) -> int:
@@ -96,18 +109,20 @@ class TrainingsIndex:
 
     def read(self, enough: Callable[[], bool]) -> None:
         """Read pages until `enough` says so, or the list ends. An error ends it too and stands in `error`."""
-        while not self.ended and not enough():
-            page = self._next_page()
-            if page is None:
-                self.ended = True
-                return
-            self.malformed += len(page.malformed)
-            self.trainings += len(page.jobs)
-            for job in page.jobs:
-                self._learn(job)
-            times = [job.created_at for job in page.jobs if job.created_at is not None]
-            self.reached_back_to = min(times, default=self.reached_back_to)
-            self.ended = self.requests >= self._max_pages
+        with self._reading:
+            while not self.ended and not enough():
+                page = self._next_page()
+                if page is None:
+                    self.ended = True
+                    return
+                self.pages += 1
+                self.malformed += len(page.malformed)
+                self.trainings += len(page.jobs)
+                for job in page.jobs:
+                    self._learn(job)
+                times = [job.created_at for job in page.jobs if job.created_at is not None]
+                self.reached_back_to = min(times, default=self.reached_back_to)
+                self.ended = self.pages >= self._max_pages
 
     def _next_page(self) -> TrainingPage | None:
         while True:
@@ -140,6 +155,9 @@ class TrainingsIndex:
         model = str(version.model) if version.model else None
         if model is None or model not in self._models:
             return
-        self._by_model.setdefault(model, {})[version.hash] = ListedTraining(
+        training = ListedTraining(
             job.id, model, version.hash, job.output_weights, job.completed_at or job.created_at, marks_of(job)
         )
+        with self._knowing:
+            self._by_model.setdefault(model, {})[version.hash] = training
+            self._first_page.setdefault(model, self.pages)

@@ -19,11 +19,12 @@ from lora_pipeline.database.tables import Activation, Artifact, ModelVersion, Tr
 from lora_pipeline.identity.errors import without_secrets
 from lora_pipeline.objects.errors import ObjectNotFound, ObjectStoreError
 from lora_pipeline.trainings.lifecycle import OPEN
+from lora_pipeline.versions.asking import Seen
 from lora_pipeline.versions.drift import Drift, ProviderView, Trouble, Verdict, Word, judge, never_trained
 from lora_pipeline.versions.drift_advice import TITLES, advice, next_command
 from lora_pipeline.versions.lookup import find_model
 from lora_pipeline.versions.patience import Patience
-from lora_pipeline.versions.provider_survey import Seen, SurveyRules, survey
+from lora_pipeline.versions.provider_survey import SurveyRules, survey
 from lora_pipeline.versions.sightings import remember
 from lora_pipeline.versions.sync_targets import SyncTarget, known_trainers, one_target
 

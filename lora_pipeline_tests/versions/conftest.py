@@ -17,7 +17,7 @@ def connect_to(address: str, home: Path, simulator_url: str) -> Connections:
         Settings(
             home=home,
             database_url=address,
-            replicate_api_token="r8_test",  # type: ignore[arg-type]
+            replicate_api_token="r8_test",
             replicate_base_url=simulator_url,
         )
     )

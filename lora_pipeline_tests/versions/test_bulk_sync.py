@@ -352,7 +352,7 @@ def test_a_deep_sync_asks_for_every_model_and_counts(
 
 def test_a_killed_deep_sync_goes_on_where_it_was(on_sqlite: Connections, simulator: RunningSimulator) -> None:
     fleet(on_sqlite, simulator, count=MANY)
-    rounds = provider_survey._ROUND
+    rounds = provider_survey.ROUND
 
     class Killed(BaseException):
         pass
@@ -361,14 +361,14 @@ def test_a_killed_deep_sync_goes_on_where_it_was(on_sqlite: Connections, simulat
         if text.startswith("asked for"):
             raise Killed
 
-    provider_survey._ROUND = 10
+    provider_survey.ROUND = 10
     try:
         with pytest.raises(Killed):
             bulk_sync(on_sqlite, BulkOptions(apply=True, deep=True), actor="test", say=say)
         simulator.control("requests/reset")
         report = run(on_sqlite, BulkOptions(apply=True, deep=True))
     finally:
-        provider_survey._ROUND = rounds
+        provider_survey.ROUND = rounds
     assert report.outcomes == {"updated": MANY}
     assert simulator.requests()["models.versions.list"] == MANY - 10
 

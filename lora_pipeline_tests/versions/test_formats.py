@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_pipeline.identity import VersionRef, is_trainer_version, parse_version
 from lora_pipeline.versions.formats import KNOWN_TRAINERS, read_stored, weights_problem
 
 HASH = "925da5f563c07bb620a3bf3cc2185079b1cfc7d62f47a9c234e67dbc36eab738"
@@ -77,6 +78,18 @@ def test_a_trainers_version_is_recognised_however_it_is_spelled(trainer: object)
         found = read_stored(MODEL, text)
         assert found.is_trainer
         assert found.canonical_version is None
+
+
+@given(
+    st.sampled_from([*KNOWN_TRAINERS, parse_version(QUALIFIED)]),
+    st.sampled_from(
+        ["{hash}", "{name}:{hash}", "{owner}/{name}:{hash}", "{owner}/{name}:" + HASH, "other/{name}:{hash}"]
+    ),
+)
+def test_trainers_are_those_that_the_identity_rule_knows(version: VersionRef, spelling: str) -> None:
+    text = spelling.format(hash=version.hash, owner=version.owner, name=version.name)
+    found = read_stored(None, text)
+    assert found.is_trainer is is_trainer_version(parse_version(text), KNOWN_TRAINERS)
 
 
 @pytest.mark.parametrize("stored", [None, "", "   "])
