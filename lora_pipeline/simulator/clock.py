@@ -52,6 +52,14 @@ class SimulatedClock:
         self._shown.append(shown)
         self._state.sql.execute("INSERT INTO clock_segments (life, shown) VALUES (?, ?)", (life, shown))
 
+    def restart(self) -> None:
+        """The wall's time again, and life from its start: only where nothing is left that has lived."""
+        self._offset, self._latest = 0.0, 0.0
+        self._life, self._shown = [], []
+        self._state.sql.execute("DELETE FROM clock_segments")
+        self._state.remember("clock_offset", "0")
+        self._add_point(0.0, self._read())
+
     def now(self) -> Instant:
         """The present, on both scales."""
         shown = self._read()

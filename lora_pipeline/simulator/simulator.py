@@ -57,8 +57,9 @@ class Simulator:
         return self.settings
 
     def reset(self) -> None:
-        """Forget trainings, models, files, faults and counts; settings are again those of the start. Time goes on."""
+        """Forget trainings, models, files, faults and counts; settings and time are again those of the start."""
         self.state.clear()
+        self.clock.restart()
         self.catalog.add_trainers()
         self.requests.clear()
         self.happened.clear()

@@ -139,7 +139,8 @@ def follow_trainings(
         _read_stragglers(tick, provider, followed, clock)
         _read_logs(tick, provider, followed, clock)
         moved = _record(database, provider, tick, followed, unknown, rules, clock())
-        moved += report_late_landings(database, given_up, tick.jobs.values(), provider.simulated, clock())
+        if given_up:
+            moved += report_late_landings(database, given_up, tick.jobs.values(), provider.simulated, clock())
     return FollowReport(
         open=len(followed),
         unknown=len(unknown),
