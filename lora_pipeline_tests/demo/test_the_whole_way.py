@@ -21,6 +21,7 @@ from lora_pipeline.simulator.settings import SimulatorSettings
 from lora_pipeline.stack.ports import USUAL
 
 pytestmark = [
+    pytest.mark.deep,
     pytest.mark.daemon,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc"),
