@@ -126,6 +126,23 @@ def sync_all_models(context: dg.OpExecutionContext, config: BulkSyncConfig, pipe
         raise dg.Failure(f"no model could be synced; the first: {report.failures[0].detail}")
 
 
+@dg.op
+def verify_synced_versions(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
+    """Download, check and archive the weights of versions that a sync brought in."""
+    from lora_pipeline.versions.verifying import verify_versions as verify_many
+
+    report = verify_many(pipeline.connections, say=context.log.info)
+    for failure in report.failures:
+        context.log.error(str(failure))
+    context.log.info(report.summary)
+
+
+@dg.job(tags=_MAX_RUNTIME, executor_def=dg.in_process_executor)
+def verify_versions() -> None:
+    """Verify the weights of versions that a sync brought in, the newest first."""
+    verify_synced_versions()
+
+
 @dg.job(tags=_MAX_RUNTIME, executor_def=dg.in_process_executor)
 def sync_model() -> None:
     """Sync one model now ("Sync Model Version")."""
@@ -174,6 +191,22 @@ def nightly_drift_report(pipeline: Pipeline) -> dg.RunRequest | dg.SkipReason:
     return _no_provider(pipeline) or dg.RunRequest()
 
 
+@dg.schedule(
+    job=verify_versions,
+    cron_schedule="*/15 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def verification_of_synced_versions(pipeline: Pipeline) -> dg.RunRequest | dg.SkipReason:
+    """Asks for a run only where a sync brought in something that is not verified yet."""
+    from lora_pipeline.versions.verifying import unverified_count
+
+    waiting = unverified_count(pipeline.connections)
+    if not waiting:
+        return dg.SkipReason("no version waits to be verified")
+    return _no_provider(pipeline) or dg.RunRequest()
+
+
 def _no_provider(pipeline: Pipeline) -> dg.SkipReason | None:
     """Why there is nobody to ask, where neither a token nor a simulator is there."""
     from lora_pipeline.settings import SettingsError
@@ -187,5 +220,5 @@ def _no_provider(pipeline: Pipeline) -> dg.SkipReason | None:
 
 VERSION_ASSETS = [provider_versions, sync_report]
 VERSION_CHECKS = _CHECKS
-VERSION_JOBS: list[Any] = [sync_model, bulk_sync, report_drift]
-VERSION_SCHEDULES = [nightly_bulk_sync, nightly_drift_report]
+VERSION_JOBS: list[Any] = [sync_model, bulk_sync, report_drift, verify_versions]
+VERSION_SCHEDULES = [nightly_bulk_sync, nightly_drift_report, verification_of_synced_versions]

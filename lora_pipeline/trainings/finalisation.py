@@ -7,15 +7,12 @@ that was not downloaded, verified and read back is ever served.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
@@ -23,7 +20,7 @@ from sqlalchemy.orm import Session
 from lora_pipeline.database.sessions import Database, changed_rows
 from lora_pipeline.database.tables import Artifact, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.identity import IdentityError, VersionRef, parse_model, parse_version
-from lora_pipeline.objects.errors import ObjectExists, ObjectStoreError
+from lora_pipeline.objects.errors import ObjectStoreError
 from lora_pipeline.objects.store import ObjectStore
 from lora_pipeline.providers.protocol import (
     ProviderError,
@@ -37,9 +34,9 @@ from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.outbox import AssetEvent
 from lora_pipeline.trainings.transitions import move, owe_all
 from lora_pipeline.versions.activation import Activated
-from lora_pipeline.versions.refusal import Refusal, WeightsRefused
+from lora_pipeline.versions.archiving import archive_weights
+from lora_pipeline.versions.refusal import WeightsRefused
 from lora_pipeline.versions.registry import ArchivedWeights, VersionTaken, register_version, version_facts
-from lora_pipeline.versions.weights import VerifiedWeights, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -165,32 +162,8 @@ def _archive(
     model_key: str,
     rules: FinalisationRules,
 ) -> ArchivedWeights:
-    """Download, verify, put under a key made of the content, and read back what the store really holds."""
-    with tempfile.TemporaryDirectory(prefix="lora-weights-") as folder:
-        path = Path(folder) / "lora.safetensors"
-        weights = read_weights(provider.download(url), path, cap_bytes=rules.cap_bytes)
-        key = f"loras/{model_key}/{weights.file_sha256}.safetensors"
-        metadata = {"token": run.token, f"{run.provider}_job_id": run.training_id or ""}
-        try:
-            store.put_file(key, path, create_only=True, metadata=metadata)
-        except ObjectExists:
-            log.info("weights of run %s are archived already", run.id)
-    _read_back(store, key, weights)
-    info = store.head(key)
-    return ArchivedWeights(weights, store.address(key), info.etag or "", info.version or "")
-
-
-def _read_back(store: ObjectStore, key: str, weights: VerifiedWeights) -> None:
-    digest = hashlib.sha256()
-    for chunk in store.stream(key):
-        digest.update(chunk)
-    if digest.hexdigest() != weights.file_sha256:
-        store.delete(key)
-        raise WeightsRefused(
-            Refusal.ARCHIVE_DIFFERS,
-            f"{store.address(key)} holds other bytes than were written (SHA-256 {digest.hexdigest()}, expected "
-            f"{weights.file_sha256}); it was removed and will be written again",
-        )
+    metadata = {"token": run.token, f"{run.provider}_job_id": run.training_id or ""}
+    return archive_weights(store, provider.download(url), model_key, metadata, cap_bytes=rules.cap_bytes)
 
 
 def _finish(

@@ -96,6 +96,39 @@ def _brought_in(session: Session, run: TrainingRun, provider_version: VersionRef
     return version
 
 
+def attach_weights(
+    session: Session, version: ModelVersion, model: UserModel, archived: ArchivedWeights, now: datetime
+) -> None:
+    """The verified weights of a version that no training of ours made. The caller has locked the model."""
+    artifact = _artifact(session, archived, now)
+    version.artifact_id = artifact.id
+    version.weights_url, version.weights_state = archived.address, "verified"
+    version.provenance = version.provenance | {"weights": "downloaded, verified and archived by us"}
+    version.updated_at = now
+    _alias(session, version, "object", archived.address, now)
+    _, bucket, key = _place(archived.address)
+    session.add(
+        LoraWeights(
+            user_id=model.user_id,
+            training_run_id=None,
+            artifact_id=artifact.id,
+            trigger_word=version.trigger_word,
+            base_model="unknown",
+            s3_bucket=bucket,
+            s3_key=key,
+            file_size=archived.weights.size,
+            checksum=archived.weights.file_sha256,
+            rank=archived.weights.rank,
+            network_type="lora",
+            status="available",
+            default_scales={"lora_scale": version.lora_scale},
+            metadata_={"simulated": version.simulated, "provider_version": version.provider_version},
+            created_at=now,
+            updated_at=now,
+        )
+    )
+
+
 def version_facts(version: ModelVersion, artifact: Artifact | None) -> dict[str, Any]:
     """What is shown of a version: plain JSON, nothing personal, no signed URL."""
     return {
