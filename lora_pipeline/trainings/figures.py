@@ -39,11 +39,9 @@ def figures(database: Database, now: datetime) -> Figures:
             .group_by(TrainingRun.state)
         )
         by_state.update((row.state, row.number) for row in rows)
-        owed, oldest = session.execute(
-            select(func.count(), func.min(OutboxEvent.created_at)).where(
-                OutboxEvent.acknowledged_at.is_(None)
-            )
-        ).one()
+        unacknowledged = OutboxEvent.acknowledged_at.is_(None)
+        owed = session.scalar(count.select_from(OutboxEvent).where(unacknowledged)) or 0
+        oldest = session.scalar(select(func.min(OutboxEvent.created_at)).where(unacknowledged))
         waiting = count.select_from(WebhookDelivery).where(WebhookDelivery.handled_at.is_(None))
         callbacks = count.select_from(Callback)
         return Figures(

@@ -22,7 +22,7 @@ def registry_facts(database: Database) -> dict[str, Any]:
         served = count.select_from(UserModel).where(UserModel.replicate_version_id.is_not(None))
         unverified = count.select_from(ModelVersion).where(ModelVersion.weights_state != "verified")
         newest = session.execute(
-            select(UserModel, ModelVersion, Artifact)
+            select(UserModel, ModelVersion, func.coalesce(Artifact.file_sha256, ""))
             .join(ModelVersion, ModelVersion.model_id == UserModel.id)
             .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
             .order_by(ModelVersion.id.desc())
@@ -41,11 +41,11 @@ def registry_facts(database: Database) -> dict[str, Any]:
                     "version": f"V{version.number}",
                     "provider version": version.provider_version or "",
                     "weights": version.weights_state,
-                    "sha256": artifact.file_sha256[:12] if artifact is not None else "",
+                    "sha256": sha256[:12],
                     "trigger word": version.trigger_word,
                     "simulated": "yes" if version.simulated else "",
                 }
-                for model, version, artifact in newest
+                for model, version, sha256 in newest
             ],
         }
 

@@ -116,6 +116,6 @@ def test_no_name_of_a_file_reaches_dagsters_storage(
     (folder / "anna mueller copy.jpg").write_bytes((folder / "anna mueller photo 00.jpg").read_bytes())
     result = _train(defs, instance)
     assert result.success
-    stored = "".join(entry.to_json() for entry in instance.all_logs(result.run_id))
+    stored = "".join(dg.serialize_value(entry) for entry in instance.all_logs(result.run_id))
     assert "anna" not in stored
     assert "exact duplicate" in stored
