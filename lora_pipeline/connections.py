@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lora_pipeline.database.sessions import Database
     from lora_pipeline.objects.store import ObjectStore
     from lora_pipeline.providers.protocol import TrainingProvider
-    from lora_pipeline.trainings.starting import StartRules
+    from lora_pipeline.trainings.start_rules import StartRules
     from lora_pipeline.trainings.webhooks import SigningSecret
 
 
@@ -75,7 +75,7 @@ class Connections:
         """What the settings say about starting trainings, in the words of the operations."""
         from lora_pipeline.image_sets.profiles import PROFILES
         from lora_pipeline.trainings.costs import DailyCaps
-        from lora_pipeline.trainings.starting import StartRules
+        from lora_pipeline.trainings.start_rules import StartRules
         from lora_pipeline.trainings.submission import SubmissionRules
 
         settings = self.settings

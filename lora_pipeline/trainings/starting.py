@@ -18,7 +18,6 @@ from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import ImageSet, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.image_sets.freezing import freeze_set, latest_frozen_set
 from lora_pipeline.image_sets.intake import IntakeReport, take_in_from_inbox
-from lora_pipeline.image_sets.profiles import ImageProfile
 from lora_pipeline.trainings.facts import image_set_event, training_event, zip_event
 from lora_pipeline.trainings.finalisation import finalise_training, trained_event
 from lora_pipeline.trainings.finishing import finalisation_rules
@@ -36,7 +35,6 @@ from lora_pipeline.trainings.retraining_warnings import training_warnings
 from lora_pipeline.trainings.submission import (
     Submission,
     SubmissionResult,
-    SubmissionRules,
     submit_training,
 )
 
@@ -44,16 +42,6 @@ log = logging.getLogger(__name__)
 
 FILE_ENDPOINT_LIMIT = 100_000_000
 """Bytes that Replicate's file endpoint takes: what a ZIP may have where our store signs no URL."""
-
-
-@dataclass(frozen=True)
-class StartRules:
-    """What the settings say about starting."""
-
-    trainer: str
-    owner: str | None
-    profile: ImageProfile
-    submission: SubmissionRules
 
 
 @dataclass(frozen=True)
