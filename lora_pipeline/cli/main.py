@@ -30,6 +30,8 @@ COMMANDS = {
     "history": "lora_pipeline.cli.history:history",
     "resolve": "lora_pipeline.cli.resolve:resolve",
     "dedupe": "lora_pipeline.cli.dedupe:dedupe",
+    "import": "lora_pipeline.cli.importing:import_",
+    "export": "lora_pipeline.cli.importing:export",
     "api": "lora_pipeline.cli.serve:api",
     "api-keys": "lora_pipeline.cli.api_keys:api_keys",
     "simulator": "lora_pipeline.cli.serve:simulator",

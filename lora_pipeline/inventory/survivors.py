@@ -147,15 +147,16 @@ def _special(
     if key == "loraUrl":
         best = max(
             having,
-            key=lambda index: (current_urls[index], _unsigned(entries[index][key]), -having.index(index)),
+            key=lambda index: (current_urls[index], not is_signed(entries[index][key]), -having.index(index)),
         )
         reason = "the address of today, unsigned" if best != having[0] else "the same object"
         return field_choice(key, best, reason)
     return None
 
 
-def _unsigned(url: object) -> bool:
-    return isinstance(url, str) and not _SIGNED.search(url)
+def is_signed(url: object) -> bool:
+    """Whether an address carries a signature: a secret while it lives, and dead within seven days."""
+    return isinstance(url, str) and _SIGNED.search(url) is not None
 
 
 def _missing_parameters(
