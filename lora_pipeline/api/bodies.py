@@ -21,8 +21,8 @@ _GRACE_S = 30.0
 class BodyBounds:
     """Refuses bodies above the path's cap (413), announced or not, and those that come too slowly (408)."""
 
-    def __init__(self, app: Any, cap_of: Callable[[str], int], pause: float = PAUSE_S) -> None:
-        self.app, self._cap_of, self._pause = app, cap_of, pause
+    def __init__(self, app: Any, cap_of: Callable[[str], int]) -> None:
+        self.app, self._cap_of = app, cap_of
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -33,15 +33,15 @@ class BodyBounds:
         if announced.isdigit() and int(announced) > cap:
             await problem_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(cap))(scope, receive, send)
             return
-        body = _Body(receive, cap, self._pause)
+        body = _Body(receive, cap)
         await self.app(scope, body.receive, send)
 
 
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, receive: Any, cap: int, pause: float) -> None:
-        self._receive, self._cap, self._pause = receive, cap, pause
+    def __init__(self, receive: Any, cap: int) -> None:
+        self._receive, self._cap = receive, cap
         self._began = time.monotonic()
         self._size = 0
         self._whole = False
@@ -51,7 +51,7 @@ class _Body:
             # What comes now is the client's going away, for which streaming answers wait as long as they take.
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._pause)
+            message = await asyncio.wait_for(self._receive(), PAUSE_S)
         except TimeoutError:
             raise _too_slow() from None
         if message["type"] == "http.request":

@@ -1,0 +1,186 @@
+"""Bodies that are too large, too slow, cut short or no form, and image addresses that lead elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lora_pipeline.api import bodies
+from lora_pipeline.connections import Connections
+from lora_pipeline.database.tables import Image
+from lora_pipeline_tests.api.serving import key_for, serving, with_key
+from lora_pipeline_tests.api.steps import problem
+
+
+@pytest.fixture
+def database_address(sqlite_template: Path, tmp_path: Path) -> str:
+    """Nothing here depends on the database."""
+    shutil.copyfile(sqlite_template, tmp_path / "lora.sqlite3")
+    return f"sqlite:///{tmp_path / 'lora.sqlite3'}"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second instead of fifteen between two pieces of a body."""
+    monkeypatch.setattr(bodies, "PAUSE_S", 0.5)
+
+
+def images_kept(connections: Connections) -> int:
+    with connections.database.read() as session:
+        return session.query(Image).count()
+
+
+def raw(client: httpx.Client, content: bytes, then: Callable[[socket.socket], None]) -> bytes:
+    """Send bytes as they are, do something with the connection, and read what is answered."""
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), 10) as connection:
+        connection.sendall(content)
+        then(connection)
+        connection.settimeout(10)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+        return answer
+
+
+def head(client: httpx.Client, path: str, length: int, kind: str = "application/json") -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{client.base_url.port}",
+        f"Authorization: {client.headers['authorization']}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {length}",
+        "Connection: close",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def test_an_announced_and_an_unannounced_large_body_are_refused_without_reading_on(
+    connections: Connections, anna: httpx.Client
+) -> None:
+    connections.settings.upload_cap_bytes = 1_000_000
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(500):
+            sent += 65536
+            yield b"x" * 65536
+
+    json_headers = {"Content-Type": "application/json"}
+    large = anna.post("/api/training/start", content=b" " * 1_100_000, headers=json_headers)
+    assert "larger than the 1,000,000 bytes" in problem(large, 413)
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = anna.post("/api/training/upload", content=endless(), headers=form)
+    assert answer.status_code in (400, 413)
+    announced = raw(anna, head(anna, "/api/training/upload", 10**12), lambda _: None)
+    assert b" 413 " in announced.split(b"\r\n")[0]
+    assert images_kept(connections) == 0
+
+
+def test_a_body_that_stops_coming_is_not_waited_for(connections: Connections, anna: httpx.Client) -> None:
+    began = time.monotonic()
+    answers: list[bytes] = []
+
+    def slow() -> None:
+        answers.append(raw(anna, head(anna, "/api/training/start", 500) + b'{"modelName"', lambda _: None))
+
+    # Other requests are answered while slow ones hang.
+    threads = [threading.Thread(target=slow) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert anna.get("/api/models").status_code == 200
+    assert time.monotonic() - began < 5
+    for thread in threads:
+        thread.join()
+    assert {answer.split(b"\r\n")[0].split(b" ")[1] for answer in answers} == {b"408"}
+
+
+def test_a_body_that_is_cut_short_leaves_nothing(connections: Connections, anna: httpx.Client) -> None:
+    def leave(connection: socket.socket) -> None:
+        connection.shutdown(socket.SHUT_WR)
+
+    part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n\xff\xd8\xff'
+    form = head(anna, "/api/training/upload", 100_000, "multipart/form-data; boundary=x")
+    raw(anna, form + part, leave)
+    raw(anna, head(anna, "/api/training/start", 100_000) + b'{"modelName": "Anna", ', leave)
+    assert anna.get("/healthz").status_code == 200
+    assert images_kept(connections) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "multipart/form-data; boundary=x"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x"),
+        (b"--x\r\n\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+        (b"garbage", "multipart/form-data; boundary=x"),
+        (b"garbage", "multipart/form-data"),
+        (b"{}", "application/json"),
+        (b"a=b", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_what_is_no_form_with_files_is_refused(anna: httpx.Client, content: bytes, kind: str) -> None:
+    answer = anna.post("/api/training/upload", content=content, headers={"Content-Type": kind})
+    assert answer.status_code in (400, 415)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_more_files_than_a_training_takes_are_refused(anna: httpx.Client) -> None:
+    files = [("images", (f"{number}.jpg", b"x", "image/jpeg")) for number in range(120)]
+    assert anna.post("/api/training/upload", files=files).status_code == 400
+
+
+def test_a_body_that_is_deep_odd_or_no_json_is_refused(anna: httpx.Client) -> None:
+    for content in (
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"",
+        b"null",
+        b'{"modelName": "\\ud800", "imageUrls": []}',
+        json.dumps({"modelName": "A", "imageUrls": ["x"] * 2000}).encode(),
+        json.dumps({"modelName": "A", "imageUrls": [], "surprise": 1}).encode(),
+    ):
+        answer = anna.post(
+            "/api/training/start", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code in (400, 422), content[:50]
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_image_addresses_into_this_network_are_refused_before_anything_is_made(
+    connections: Connections, anna: httpx.Client
+) -> None:
+    port = anna.base_url.port
+    for url in (
+        f"http://127.0.0.1:{port}/metrics",
+        f"http://localhost:{port}/metrics",
+        f"http://[::ffff:127.0.0.1]:{port}/metrics",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://2130706433/",
+        "file:///etc/passwd",
+        f"http://user@127.0.0.1:{port}/api/uploads/{'a' * 64}/x.jpg",
+        f"http://127.0.0.1:{port}/api/uploads/../../metrics",
+    ):
+        body = {"modelName": "Anna", "imageUrls": [url] * 5}
+        detail = problem(anna.post("/api/training/start", json=body), 422)
+        assert detail.startswith("Failed to create training ZIP: image 1 of 5")
+    assert anna.get("/api/models").json() == {"models": []}
+    assert images_kept(connections) == 0
+
+
+def test_without_a_token_a_start_says_what_to_set(connections: Connections) -> None:
+    connections.settings.replicate_api_token = None
+    with serving(connections) as anyone, with_key(anyone, key_for(connections, "42")) as client:
+        body = {"modelName": "Anna", "imageUrls": ["https://images.example/1.jpg"] * 5}
+        detail = problem(client.post("/api/training/start", json=body), 503)
+        assert detail.startswith("REPLICATE_API_TOKEN environment variable is not set")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
