@@ -124,8 +124,15 @@ def active_targets(
 
 
 def one_target(session: Session, model_id: int, trainers: Sequence[VersionRef]) -> SyncTarget:
-    """One model, whether or not it is its user's active one."""
-    return _target(session.execute(_targets().where(UserModel.id == model_id)).one(), trainers)
+    """One model, whether or not it is its user's active one. Raises ModelNotFound where no provider lists its versions."""
+    row = session.execute(_targets().where(UserModel.id == model_id)).one_or_none()
+    if row is None:
+        key = session.get_one(UserModel, model_id).model_key
+        raise ModelNotFound(
+            f"{key} serves a version of a provider that keeps no list of versions: there is nothing to compare it "
+            f"with. See what it has: lora-pipeline versions {key}"
+        )
+    return _target(row, trainers)
 
 
 def targets_of(session: Session, text: str, trainers: Sequence[VersionRef]) -> list[SyncTarget]:

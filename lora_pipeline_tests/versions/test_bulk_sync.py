@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 
 import httpx
@@ -404,3 +408,55 @@ def test_no_query_for_a_single_model(on_sqlite: Connections, simulator: RunningS
                 session.execute(table.delete())
         simulator.reset()
     assert counts[0] == counts[1] < 80
+
+
+KILLED = """
+import sys
+from lora_pipeline.connections import Connections
+from lora_pipeline.settings import Settings
+from lora_pipeline.versions import settling
+from lora_pipeline.versions.bulk_sync import BulkOptions, bulk_sync
+settling.CHUNK = 10
+bulk_sync(Connections(Settings()), BulkOptions(apply=True), actor="killed", say=lambda text: print(text, flush=True))
+"""
+
+
+def test_a_process_killed_in_the_middle_leaves_whole_models_and_the_next_one_goes_on(
+    on_sqlite: Connections, simulator: RunningSimulator
+) -> None:
+    old, new = fleet(on_sqlite, simulator, count=100)
+    settings = on_sqlite.settings
+    environment = os.environ | {
+        "DATABASE_URL": settings.resolved_database_url,
+        "LORA_HOME": str(settings.home),
+        "LORA_LEASE": "1",
+        "REPLICATE_API_TOKEN": "r8_test",
+        "REPLICATE_BASE_URL": simulator.url,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if ": updated" in line:
+            process.kill()
+            break
+    process.wait()
+
+    weights = weights_of(on_sqlite)
+    after = served(on_sqlite)
+    done = {key for key in new if after[key] == (new[key], weights[new[key]])}
+    assert 0 < len(done) < 100
+    assert all(after[key][0] == old[key] for key in set(new) - done)
+
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            report = run(on_sqlite)
+            break
+        except AnotherAtWork:
+            assert time.monotonic() < deadline, "a killed sync must give way"
+            time.sleep(0.1)
+    assert report.outcomes == {"updated": 100 - len(done), "up_to_date": len(done)}
+    assert {key: version for key, (version, _) in served(on_sqlite).items()} == new
+    assert all(len(history(on_sqlite, key)) == 2 for key in new)

@@ -14,6 +14,7 @@ from lora_pipeline.trainings.costs import DailyCaps
 from lora_pipeline.trainings.submission import Submission, SubmissionRules, submit_training
 from lora_pipeline.versions.drift import Verdict
 from lora_pipeline.versions.formats import KNOWN_TRAINERS
+from lora_pipeline.versions.lookup import ModelNotFound
 from lora_pipeline.versions.patience import Patience
 from lora_pipeline.versions.pinning import Chooser, roll_back, unpin_model
 from lora_pipeline.versions.provider_survey import SurveyRules, survey
@@ -32,6 +33,7 @@ from lora_pipeline_tests.versions.fleets import (
     train_at_provider,
     versions,
 )
+from lora_pipeline_tests.versions.registered import add_version
 
 KEY = "user-50c"
 
@@ -338,3 +340,11 @@ def test_what_somebody_changed_after_it_was_read_is_not_overwritten(
     assert (result.outcome, result.latest) == (SyncOutcome.CHANGED, third["version"])
     assert row(connections, KEY).replicate_version_id == second["version"]
     assert versions(connections, KEY) == []
+
+
+def test_a_model_of_a_provider_without_versions_says_that_there_is_nothing_to_compare(
+    on_sqlite: Connections,
+) -> None:
+    add_version(on_sqlite.database, KEY, 1, provider="runpod", provider_version=None)
+    with pytest.raises(ModelNotFound, match="no list of versions"):
+        sync(on_sqlite)
