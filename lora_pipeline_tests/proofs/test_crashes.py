@@ -149,18 +149,33 @@ def test_no_three_crashes_pay_twice_or_forget(new_world: Callable[..., World]) -
 
 
 @pytest.mark.parametrize("setting", [PAIRS[1]], ids=named)
-def test_a_process_killed_before_an_effect_or_inside_a_transaction_forgets_nothing(
+def test_a_kill_at_any_boundary_leaves_a_state_that_was_explored(
     setting: Setting, new_world: Callable[..., World]
 ) -> None:
-    """By brute force: a real exception at a boundary, then the same world goes on; every eighth boundary here."""
-    boundaries = quiet_boundaries(new_world(setting))
-    paths = [
-        (*(QUIET,) * tick, Fate(killed_before=at))
-        for tick, count in enumerate(boundaries)
-        for at in range(count)
-    ]
-    for path in paths[::8]:
-        run(new_world(setting), setting, path)
+    """A real exception at every boundary: before each effect, after it, and before each commit."""
+    world = new_world(setting)
+    explorer = Explorer(world, disturbances=1)
+    start = explorer.place(())
+    explorer.explore()
+    explorer.restore(start)
+    kills = 0
+    while not world.settled():
+        before = explorer.place(())
+        world.disturbed_tick(QUIET)
+        boundaries = world.steps.all
+        for at in range(boundaries):
+            explorer.restore(before)
+            world.disturbed_tick(Fate(killed_before=at))
+            assert world.steps.all == at + 1, "it went on after it was killed"
+            world.wait()
+            assert explorer.knows(explorer.place(())), setting.line(
+                (*(QUIET,) * world.ticks, Fate(killed_before=at))
+            )
+            kills += 1
+        explorer.restore(before)
+        world.disturbed_tick(QUIET)
+        world.wait()
+    assert kills > 80
 
 
 @pytest.mark.deep
