@@ -27,7 +27,7 @@ test: .venv/.installed-dev
 
 # pytest answers 5 where no test is marked.
 test-deep: .venv/.installed-dev
-	$(IN_VENV)/python -m pytest -m deep $(ARGS) || [ $$? -eq 5 ]
+	$(IN_VENV)/python -m pytest -n 2 --dist worksteal -m deep $(ARGS) || [ $$? -eq 5 ]
 
 check: .venv/.installed-dev
 	$(IN_VENV)/ruff format --check .
