@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from lora_pipeline.defs.assets import ASSETS
+from lora_pipeline.defs.callbacks import build_callback_sensors
 from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
 from lora_pipeline.defs.jobs import JOBS
 from lora_pipeline.defs.resources import Pipeline
@@ -24,13 +25,14 @@ def build_defs(
     `resources` replaces resources by name (`pipeline`); `settings` gives the sensors' intervals and is read
     from the environment where it is not given.
     """
+    settings = settings or Settings()
     jobs: list[Any] = [*JOBS, *VERSION_JOBS]
     return dg.Definitions(
         assets=[*ASSETS, *VERSION_ASSETS],
         asset_checks=[*CHECKS, *VERSION_CHECKS],
         jobs=jobs,
         schedules=VERSION_SCHEDULES,
-        sensors=[*build_sensors(settings or Settings()), *CHECK_SENSORS],
+        sensors=[*build_sensors(settings), *build_callback_sensors(settings), *CHECK_SENSORS],
         resources={"pipeline": Pipeline(), **(resources or {})},
     )
 

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from lora_pipeline.api.answers import Answer, Request
 from lora_pipeline.api.authentication import Administrator
+from lora_pipeline.api.problems import Problem
 from lora_pipeline.api.services import Shared
+from lora_pipeline.callbacks.sending import list_callbacks, send_again
 from lora_pipeline.versions.bulk_jobs import open_job, read_job, run_job
 from lora_pipeline.versions.bulk_sync import BulkOptions
 from lora_pipeline.versions.sync_status import ReportOptions, sync_status
@@ -37,6 +39,29 @@ class JobAnswer(Answer):
     seen_at: datetime
     ended_at: datetime | None
     report: dict[str, Any] | None
+
+
+class CallbackAnswer(Answer):
+    """One event for the application."""
+
+    event_id: str
+    kind: str
+    payload: dict[str, Any]
+    attempts: int
+    last_error: str | None
+    created_at: datetime
+    next_attempt_at: datetime
+    delivered_at: datetime | None
+    given_up_at: datetime | None
+
+
+class CallbacksAnswer(Answer):
+    callbacks: list[CallbackAnswer]
+
+
+class SendAgainAnswer(Answer):
+    event_id: str
+    due: bool
 
 
 class ListedVersion(Answer):
@@ -111,3 +136,25 @@ def bulk_sync_job(
 ) -> JobAnswer:
     """How a bulk sync stands, and its report once it has ended."""
     return JobAnswer.model_validate(read_job(services.connections, job_id))
+
+
+@router.get("/callbacks")
+def callbacks(
+    _: Administrator,
+    services: Shared,
+    undelivered: Annotated[bool, Query(description="Only those that were not taken.")] = True,
+) -> CallbacksAnswer:
+    """The newest callbacks to the application: what is owed, tried in vain, or given up, and why."""
+    found = list_callbacks(services.connections.database, undelivered=undelivered)
+    return CallbacksAnswer(callbacks=[CallbackAnswer.model_validate(callback) for callback in found])
+
+
+@router.post("/callbacks/{event_id}/send-again")
+def send_callback_again(
+    event_id: Annotated[str, Path(max_length=64)], _: Administrator, services: Shared
+) -> SendAgainAnswer:
+    """Make a callback due now, also one that was given up; it is sent within some seconds."""
+    connections = services.connections
+    if not send_again(connections.database, event_id, connections.now()):
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is no callback {event_id!r}")
+    return SendAgainAnswer(event_id=event_id, due=True)

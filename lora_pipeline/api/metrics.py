@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -26,7 +27,10 @@ def metrics(request: Request, services: Shared, credentials: Credentials) -> Pla
     if not services.connections.settings.only_this_machine:
         administrator(known_caller(request, services, credentials))
     connections = services.connections
-    lines = _figures(figures(connections.database, connections.now()))
+    found = figures(connections.database, connections.now())
+    if connections.settings.callback_url is None:
+        found = replace(found, owed_callbacks=0, failing_callbacks=0)  # nobody is told, so nothing is owed
+    lines = _figures(found)
     lines += [
         "# HELP lora_models Models by verdict, as the provider was last seen.",
         "# TYPE lora_models gauge",

@@ -129,12 +129,10 @@ def load_run(session: Session, model: UserModel, entry: ImportedEntry, now: date
     token = hashlib.sha256(f"legacy {model.model_key} {entry.id}".encode()).hexdigest()[:32]
     job = job_of(entry.id)
     training_id = job.text if job is not None else None
-    known = session.scalars(
-        select(TrainingRun.id).where(
-            (TrainingRun.token == token)
-            | ((TrainingRun.training_id == training_id) & (TrainingRun.provider == PROVIDER))
-        )
-    ).first()
+    same = TrainingRun.token == token
+    if training_id is not None:
+        same |= (TrainingRun.training_id == training_id) & (TrainingRun.provider == PROVIDER)
+    known = session.scalars(select(TrainingRun.id).where(same)).first()
     if known is not None:
         return Loaded(known, new=False)
     last = session.scalar(select(func.max(TrainingRun.attempt)).where(TrainingRun.model_id == model.id))
@@ -186,7 +184,7 @@ def serve_newest(
     _, version_id = (praised or usable)[-1]
     version = session.get_one(ModelVersion, version_id)
     reason = "the newest version that was found good" if praised else "the newest version of the old system"
-    activate(session, model, version, actor="import", reason=reason, now=now)
+    activate(session, model, version, actor="import", reason=reason, now=now, tell=False)
 
 
 def _end_of(entry: ImportedEntry, now: datetime) -> tuple[str | None, str]:

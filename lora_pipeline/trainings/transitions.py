@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from lora_pipeline.callbacks.owing import training_ended
 from lora_pipeline.database.tables import TrainingRun, UserModel
 from lora_pipeline.providers.protocol import JobState, TrainingJob
 from lora_pipeline.trainings.costs import cost_of
@@ -61,6 +62,8 @@ def move(
         run.completed_at = run.completed_at or now
     model = session.get_one(UserModel, run.model_id)
     _show(model, run, to, now)
+    if to in TERMINAL:
+        session.add(training_ended(model, run, now))
     if emit and to not in (TrainingState.READY, TrainingState.PACKED, TrainingState.INTENT):
         owe_all(session, [training_event(run, model.model_key)], now)
     return Moved(run.id, before, to)

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Table, insert
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Activation, AuditEntry, Base, ModelVersion, UserModel
+from lora_pipeline.callbacks.owing import version_changed
+from lora_pipeline.database.tables import Activation, AuditEntry, Base, Callback, ModelVersion, UserModel
 from lora_pipeline.versions.activation import _serve
 
 
@@ -43,6 +44,7 @@ def activate_many(session: Session, changes: Sequence[NewActivation], *, actor: 
     if new:
         insert_many(session, Activation, [_activation(change, actor, now) for change in new])
         insert_many(session, AuditEntry, [_entry(change, actor, now) for change in new])
+        insert_many(session, Callback, [_callback(change, now) for change in new if _is_another(change)])
     for change in changes:
         _serve(session, change.model, change.version, now)
 
@@ -66,6 +68,14 @@ def _activation(change: NewActivation, actor: str, now: datetime) -> dict[str, A
         "reason": change.reason,
         "pinned": change.pinned,
     }
+
+
+def _is_another(change: NewActivation) -> bool:
+    return change.current is None or change.current.version_id != change.version.id
+
+
+def _callback(change: NewActivation, now: datetime) -> dict[str, Any]:
+    return version_changed(change.model, change.version, change.reason, now)
 
 
 def _entry(change: NewActivation, actor: str, now: datetime) -> dict[str, Any]:

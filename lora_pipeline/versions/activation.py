@@ -12,7 +12,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, User, UserModel
+from lora_pipeline.callbacks.owing import version_changed
+from lora_pipeline.database.tables import Activation, AuditEntry, Callback, ModelVersion, User, UserModel
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,12 @@ def activate(
     pinned: bool = False,
     action: str = "activate",
     restores_id: int | None = None,
+    tell: bool = True,
 ) -> Activated:
     """Serve `version` from now on and write it into the history. Idempotent.
 
     The caller has locked the model row. `action` is what the audit log calls it; `restores_id` is the
-    earlier activation that a rollback goes back to.
+    earlier activation that a rollback goes back to; without `tell` the application does not hear of it.
     """
     current = open_activation(session, model.id)
     if current is not None and current.version_id == version.id and current.pinned == pinned:
@@ -95,6 +97,8 @@ def activate(
         )
     )
     _serve(session, model, version, now)
+    if tell and (current is None or current.version_id != version.id):
+        session.add(Callback(**version_changed(model, version, reason, now)))
     session.add(
         AuditEntry(
             at=now,
