@@ -56,6 +56,44 @@ def training_versions(folder: Path, applied: bool, renames: tuple[str, ...], as_
     return Exit.ERROR if report.skipped else Exit.FINE
 
 
+@import_.command("sselfie")
+@click.argument("url")
+@click.option("--apply", "applied", is_flag=True, help="Load. Without it the plan and the defects are shown.")
+@json_option
+def sselfie(url: str, applied: bool, as_json: bool) -> int:
+    """Load the selfie product's tables from the database at URL (postgresql://…, sqlite:///…), which is only read.
+
+    Every row that could not be trusted is told with a verdict. Loading twice changes nothing.
+    """
+    from dataclasses import asdict
+
+    from lora_pipeline.cli.environment import connect
+    from lora_pipeline.cli.exits import Exit
+    from lora_pipeline.cli.output import show_json
+    from lora_pipeline.inventory.sselfie_import import import_selfie
+    from lora_pipeline.inventory.sselfie_tables import read_tables
+
+    connections = connect()
+    report = import_selfie(connections.database, read_tables(url), connections.now(), apply=applied)
+    if as_json:
+        show_json({**asdict(report), "untrusted": len(report.untrusted)})
+        return Exit.ERROR if report.left_out else Exit.FINE
+    click.echo(
+        f"generation: {report.generation}; read: "
+        + ", ".join(f"{count} {name}" for name, count in report.rows.items())
+    )
+    show_defects([(*item.where.split(" ", 1), item.kind, item.what) for item in report.defects], "row")
+    click.echo(
+        f"{'loaded' if applied else 'to load'}: {report.users_new} users, {report.models_new} models, "
+        f"{report.versions_new} versions, {report.runs_new} trainings; known already: {report.versions_known} versions, "
+        f"{report.runs_known} trainings; still training: {report.waiting}; left out: {report.left_out}; "
+        f"for a person: {len(report.untrusted)}"
+    )
+    if not applied:
+        click.echo("Nothing was changed. Load it with --apply")
+    return Exit.ERROR if report.left_out else Exit.FINE
+
+
 @export.command("training-versions")
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--apply", "applied", is_flag=True, help="Write. Without it the files are only named.")

@@ -17,7 +17,7 @@ from lora_pipeline.inventory.legacy_export import export_tree
 from lora_pipeline.inventory.legacy_import import ImportReport, import_tree
 from lora_pipeline.inventory.legacy_models import model_of
 from lora_pipeline.inventory.renames import rules_with_renames
-from lora_pipeline.versions.version_lookup import find_version
+from lora_pipeline.versions.version_lookup import VersionNotFound, find_version
 from lora_pipeline_tests.cli.conftest import Run
 from lora_pipeline_tests.inventory.test_registry_duplicates import rows
 from lora_pipeline_tests.inventory.trees import (
@@ -215,6 +215,24 @@ def test_a_forgotten_training_ends_and_a_running_one_is_left_alone(
     with sqlite_database.read() as session:
         run = session.query(TrainingRun).one()
         assert (run.state, run.training_id) == ("aborted", WEBHOOK_ENTRY["id"])
+
+
+def test_failed_trainings_without_a_job_id_are_each_a_run(sqlite_database: Database, tmp_path: Path) -> None:
+    failures = [{**FAILED, "id": name, "name": name} for name in ("style_1_vV8", "style_1_vV9")]
+    write(style_file(tmp_path, 1), {"versions": failures})
+    assert load(sqlite_database, tmp_path).runs_new == 2
+
+
+def test_a_name_that_two_loras_share_leads_to_neither(sqlite_database: Database, tmp_path: Path) -> None:
+    one = {**SYNCED_ENTRY, "id": "shared", "name": "V1", "loraUrl": "s3://b/one/shared.safetensors"}
+    other = {**SYNCED_ENTRY, "id": "shared", "name": "V2", "loraUrl": "s3://b/other/shared.safetensors"}
+    write(style_file(tmp_path, 1), {"versions": [other, one]})
+    assert load(sqlite_database, tmp_path).versions_new == 2
+    with sqlite_database.read() as session:
+        model = session.query(UserModel).one()
+        with pytest.raises(VersionNotFound):
+            find_version(session, model, "shared")
+        assert find_version(session, model, "s3://b/other/shared.safetensors").number == 2
 
 
 def test_a_renamed_folder_is_loaded_under_its_new_name(sqlite_database: Database, tmp_path: Path) -> None:
