@@ -10,6 +10,7 @@ import dagster as dg
 from lora_pipeline.defs.assets import ASSETS
 from lora_pipeline.defs.callbacks import build_callback_sensors
 from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
+from lora_pipeline.defs.inventory import INVENTORY_ASSETS, INVENTORY_JOBS, INVENTORY_SCHEDULES
 from lora_pipeline.defs.jobs import JOBS
 from lora_pipeline.defs.resources import Pipeline
 from lora_pipeline.defs.sensors import build_sensors
@@ -26,12 +27,12 @@ def build_defs(
     from the environment where it is not given.
     """
     settings = settings or Settings()
-    jobs: list[Any] = [*JOBS, *VERSION_JOBS]
+    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS]
     return dg.Definitions(
-        assets=[*ASSETS, *VERSION_ASSETS],
+        assets=[*ASSETS, *VERSION_ASSETS, *INVENTORY_ASSETS],
         asset_checks=[*CHECKS, *VERSION_CHECKS],
         jobs=jobs,
-        schedules=VERSION_SCHEDULES,
+        schedules=[*VERSION_SCHEDULES, *INVENTORY_SCHEDULES],
         sensors=[*build_sensors(settings), *build_callback_sensors(settings), *CHECK_SENSORS],
         resources={"pipeline": Pipeline(), **(resources or {})},
     )

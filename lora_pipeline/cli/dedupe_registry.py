@@ -38,7 +38,7 @@ def dedupe_registry(plan_id: str | None, *, applied: bool, renames: Sequence[str
         else:
             _show_plan(plan)
         return Exit.DRIFT if plan.groups else doubtful
-    result = apply_registry_plan(database, plan, rules, connections.now(), actor())
+    result = apply_registry_plan(database, plan, connections.now(), actor())
     _show_result(result, as_json, "merged")
     return most_serious([doubtful, _exit_of(result)])
 

@@ -26,7 +26,6 @@ from lora_pipeline.database.tables import (
     VersionAlias,
     VersionRedirect,
 )
-from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.plan_store import PlanRefused
 from lora_pipeline.inventory.registry_plan import RegistryPlan, VersionGroup, fingerprint, read_versions
 from lora_pipeline.versions.activation import activate, open_activation
@@ -47,9 +46,7 @@ class _Refused(Exception):
     pass
 
 
-def apply_registry_plan(
-    database: Database, plan: RegistryPlan, rules: ObjectUrlRules, now: datetime, actor: str
-) -> RegistryResult:
+def apply_registry_plan(database: Database, plan: RegistryPlan, now: datetime, actor: str) -> RegistryResult:
     """Merge the groups of a stored plan; those whose versions changed since are refused. Safe to repeat and to kill."""
     if plan.state in ("undoing", "undone"):
         raise PlanRefused(f"plan {plan.id} is {plan.state}. Make a new one: lora-pipeline dedupe")
@@ -59,7 +56,7 @@ def apply_registry_plan(
     for group in plan.groups:
         try:
             with database.begin() as session:
-                if _merge(session, plan.id, group, rules, now, actor):
+                if _merge(session, plan.id, group, now, actor):
                     changed += 1
                 else:
                     already += 1
@@ -94,9 +91,7 @@ def _set_state(database: Database, plan_id: str, state: str, now: datetime) -> N
         session.execute(update(MergePlan).where(MergePlan.id == plan_id).values(state=state, **times))
 
 
-def _merge(
-    session: Session, plan_id: str, group: VersionGroup, rules: ObjectUrlRules, now: datetime, actor: str
-) -> bool:
+def _merge(session: Session, plan_id: str, group: VersionGroup, now: datetime, actor: str) -> bool:
     """Merge one group; False where that was done before."""
     model = session.scalars(
         select(UserModel).where(UserModel.model_key == group.model_key).with_for_update()
@@ -107,7 +102,7 @@ def _merge(
     if journal.known():
         return False
     concerned = {group.survivor, *group.losers}
-    versions = [one for one in read_versions(session, rules, [model.id]) if one.id in concerned]
+    versions = [one for one in read_versions(session, [model.id]) if one.id in concerned]
     if fingerprint(versions) != group.fingerprint:
         raise _Refused("changed since the plan was made; plan again")
     session.expunge_all()

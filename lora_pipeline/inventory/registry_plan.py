@@ -49,7 +49,8 @@ class KnownVersion:
     ids: StrongIds
     values: dict[str, Any]
     """The fields that merging decides over."""
-    created_at: datetime
+    names: tuple[tuple[str, str], ...]
+    """(kind, alias) of everything that means it."""
 
     @property
     def name(self) -> str:
@@ -145,13 +146,14 @@ def load_plan(database: Database, plan_id: str) -> RegistryPlan:
 def fingerprint(versions: Iterable[KnownVersion]) -> str:
     """A digest of everything that merging these versions is decided from."""
     facts = [
-        [version.id, version.values, sorted(map(repr, _links(version.ids)))]
-        for version in sorted(versions, key=lambda one: one.id)
+        [version.id, version.values, version.names] for version in sorted(versions, key=lambda one: one.id)
     ]
     return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_versions(session: Session, rules: ObjectUrlRules, model_ids: Sequence[int]) -> list[KnownVersion]:
+def read_versions(
+    session: Session, model_ids: Sequence[int], rules: ObjectUrlRules | None = None
+) -> list[KnownVersion]:
     """The versions of these models that are not merged into another, by model and number."""
     rows = session.execute(
         select(ModelVersion, UserModel.model_key, Artifact.content_key)
@@ -174,9 +176,9 @@ def read_versions(session: Session, rules: ObjectUrlRules, model_ids: Sequence[i
             version.model_id,
             model_key,
             version.number,
-            _strong_ids(version, content, names.get(version.id, []), rules),
+            _strong_ids(version, content, names.get(version.id, []), rules or ObjectUrlRules()),
             _values(version),
-            version.created_at,
+            tuple(sorted(names.get(version.id, ()))),
         )
         for version, model_key, content in rows
     ]
@@ -194,7 +196,7 @@ def _by_model(session: Session, rules: ObjectUrlRules) -> Iterator[list[KnownVer
             return
         last = ids[-1]
         models: dict[int, list[KnownVersion]] = {}
-        for version in read_versions(session, rules, ids):
+        for version in read_versions(session, ids, rules):
             models.setdefault(version.model_id, []).append(version)
         yield from models.values()
         session.expunge_all()

@@ -142,7 +142,7 @@ def test_two_versions_of_one_object_become_one_and_every_name_leads_to_it(
     assert group.fields["parameters"] == {"from": rich, "because": "detailed parameters"}
     assert group.fields["image_count"]["from"] == poor
 
-    result = apply_registry_plan(database, load_plan(database, plan.id), RULES, LATER, "test")
+    result = apply_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert (result.changed, result.refused) == (1, ())
     with database.read() as session:
         model = session.query(UserModel).one()
@@ -155,7 +155,7 @@ def test_two_versions_of_one_object_become_one_and_every_name_leads_to_it(
         assert model.lora_weights_url == version.weights_url
     assert plan_registry(database, RULES, LATER).groups == ()
 
-    again = apply_registry_plan(database, load_plan(database, plan.id), RULES, LATER, "test")
+    again = apply_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert (again.changed, again.already) == (0, 1)
     undone = undo_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert (undone.changed, undone.state) == (1, "undone")
@@ -164,7 +164,7 @@ def test_two_versions_of_one_object_become_one_and_every_name_leads_to_it(
 
 def test_redirects_stay_one_hop(database: Database, pair: tuple[int, int]) -> None:
     rich, poor = pair
-    apply_registry_plan(database, planned(database), RULES, LATER, "test")
+    apply_registry_plan(database, planned(database), LATER, "test")
     richer = add_version(
         database,
         "style_1",
@@ -179,7 +179,7 @@ def test_redirects_stay_one_hop(database: Database, pair: tuple[int, int]) -> No
     )
     remove_jobs(database, richer)
     plan = planned(database)
-    apply_registry_plan(database, plan, RULES, LATER, "test")
+    apply_registry_plan(database, plan, LATER, "test")
     with database.read() as session:
         found = {row.old_version_id: row.version_id for row in session.query(VersionRedirect)}
     assert found == {rich: richer, poor: richer}
@@ -193,14 +193,14 @@ def test_a_version_that_changed_since_the_plan_is_refused(database: Database, pa
     with database.begin() as session:
         session.get_one(ModelVersion, pair[0]).image_count = 12
     before = rows(database)
-    result = apply_registry_plan(database, plan, RULES, LATER, "test")
+    result = apply_registry_plan(database, plan, LATER, "test")
     assert "plan again" in result.refused[0][1]
     assert rows(database) == before
 
 
 def test_undo_refuses_what_was_changed_afterwards(database: Database, pair: tuple[int, int]) -> None:
     plan = planned(database)
-    apply_registry_plan(database, plan, RULES, LATER, "test")
+    apply_registry_plan(database, plan, LATER, "test")
     with database.begin() as session:
         session.get_one(ModelVersion, pair[0]).image_count = 99
     before = rows(database)
@@ -208,7 +208,7 @@ def test_undo_refuses_what_was_changed_afterwards(database: Database, pair: tupl
     assert (result.state, len(result.refused)) == ("undoing", 1)
     assert rows(database) == before
     with pytest.raises(PlanRefused):
-        apply_registry_plan(database, load_plan(database, plan.id), RULES, LATER, "test")
+        apply_registry_plan(database, load_plan(database, plan.id), LATER, "test")
 
 
 def test_the_same_content_unifies_and_verified_weights_stay_together(sqlite_database: Database) -> None:
@@ -235,7 +235,7 @@ def test_the_same_content_unifies_and_verified_weights_stay_together(sqlite_data
     )
     second = add_version(sqlite_database, number=2, artifact_id=artifact_id)
     plan = planned(sqlite_database)
-    apply_registry_plan(sqlite_database, plan, RULES, LATER, "test")
+    apply_registry_plan(sqlite_database, plan, LATER, "test")
     with sqlite_database.read() as session:
         version = session.get_one(ModelVersion, first)
         assert (version.weights_state, version.weights_url) == (
