@@ -54,8 +54,10 @@ def training_event(run: TrainingRun, model_key: str) -> AssetEvent:
     """The event that a run's present state is worth: starts and successes materialise, the rest is observed."""
     state = run.state
     kind = "materialisation" if state in ("submitted", "succeeded") else "observation"
+    # Every other state is reached once; these can come again, and each time is news.
+    again = f":{run.state_changed_at:%Y%m%d%H%M%S}" if state in ("lost", "held") else ""
     return AssetEvent(
-        event_id=f"training:{run.id}:{state}",
+        event_id=f"training:{run.id}:{state}{again}",
         asset_key=TRAINING_ASSETS[run.provider],
         partition=model_key,
         kind=kind,
