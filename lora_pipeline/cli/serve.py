@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+# Clients poll every five seconds: a connection closed after just that time would be in use again.
+KEEP_ALIVE_S = 75
 _HOST_HELP = "Address to listen on; 127.0.0.1 is this machine alone."
 
 
@@ -14,7 +16,7 @@ _HOST_HELP = "Address to listen on; 127.0.0.1 is this machine alone."
 @click.option("--host", help=f"{_HOST_HELP} Default: LORA_API_HOST.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Default: LORA_API_PORT, which is 8010 if unset.")
 def api(host: str | None, port: int | None) -> None:
-    """Serve HTTP: contact sheets and /healthz. Stops with Ctrl-C."""
+    """Serve the application's HTTP API, described at /docs. Stops with Ctrl-C."""
     import uvicorn
 
     from lora_pipeline.api.app import create_app
@@ -24,7 +26,13 @@ def api(host: str | None, port: int | None) -> None:
     given = {name: value for name, value in {"api_host": host, "api_port": port}.items() if value is not None}
     settings = Settings(**given)  # type: ignore[arg-type]
     app = create_app(Connections(settings))
-    uvicorn.run(app, host=settings.api_host, port=settings.api_port, log_level="warning")
+    uvicorn.run(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
 
 
 @click.command()

@@ -35,6 +35,7 @@ _SERVER = """
 import sys
 import uvicorn
 from lora_pipeline.api.app import create_app
+from lora_pipeline.cli.serve import KEEP_ALIVE_S
 from lora_pipeline.connections import Connections
 from lora_pipeline.settings import Settings
 
@@ -47,7 +48,9 @@ app = create_app(Connections(Settings(
 async def constant():
     return {"status": "training", "progress": 50}
 
-server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+server = uvicorn.Server(uvicorn.Config(
+    app, host="127.0.0.1", port=0, log_level="error", timeout_keep_alive=KEEP_ALIVE_S
+))
 
 async def main():
     serving = asyncio.ensure_future(server.serve())
