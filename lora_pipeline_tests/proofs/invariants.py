@@ -83,6 +83,8 @@ def _money(world: World, run: TrainingRun, *, may_pay_twice: bool) -> Iterator[s
 
 def _reports(run: TrainingRun, events: set[str]) -> Iterator[str]:
     wanted = f"lora:{run.id}" if run.state == TrainingState.FINALISED else f"training:{run.id}:{run.state}"
+    if run.state in (TrainingState.HELD, TrainingState.LOST):
+        wanted += f":{run.state_changed_at:%Y%m%d%H%M%S}"
     if run.state not in _SILENT and wanted not in events:
         yield f"run {run.id} is {run.state} and Dagster is not owed {wanted}"
 
