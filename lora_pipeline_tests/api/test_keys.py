@@ -133,29 +133,29 @@ def test_what_belongs_to_another_does_not_exist(
             assert other.get(path).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        "..",
-        "%2e%2e",
-        "..%2fuser-42",
-        "user-42%00",
-        "user-42/../user-42",
-        "%25",
-        "user_42",
-        "USER-42",
-        "42",
-        "%",
-        "_",
-    ],
-)
+TRICKS = [
+    "..",
+    "%2e%2e",
+    "..%2fuser-42",
+    "user-42%00",
+    "user-42/../user-42",
+    "%25",
+    "user_42",
+    "USER-42",
+    "42",
+    "%",
+    "_",
+]
+
+
 def test_path_tricks_lead_nowhere(
-    connections: Connections, anyone: httpx.Client, anna: httpx.Client, tmp_path: Path, model: str
+    connections: Connections, anyone: httpx.Client, anna: httpx.Client, tmp_path: Path
 ) -> None:
     start(anna, uploaded_urls(anna, tmp_path))
     with with_key(anyone, key_for(connections, "43")) as other:
-        assert other.get(f"/api/models/{model}/versions").status_code in (404, 422)
-        assert other.get(f"/api/training/progress?modelId={model}").status_code in (404, 422)
+        for model in TRICKS:
+            assert other.get(f"/api/models/{model}/versions").status_code in (404, 422), model
+            assert other.get(f"/api/training/progress?modelId={model}").status_code in (404, 422), model
 
 
 def test_an_administrator_reaches_every_model_and_says_whose_a_new_one_is(
