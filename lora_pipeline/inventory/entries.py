@@ -6,12 +6,20 @@ of a bucket listing has the file's name as id, empty parameters and `lastSynced`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lora_pipeline.identity import IdentityError, ObjectAddress, ObjectUrlRules, Unresolved, parse_object_url
+from lora_pipeline.identity import (
+    IdentityError,
+    ObjectAddress,
+    ObjectRef,
+    ObjectUrlRules,
+    Unresolved,
+    parse_object_url,
+)
 from lora_pipeline.inventory.unifying import Place, StrongIds, job_of
 
 Entry = Mapping[str, Any]
@@ -20,6 +28,10 @@ MERGED_IDS = "mergedIds"
 """Key of the surviving entry that lists the ids of those merged into it, so that each still leads somewhere."""
 SYNCED = "Synced from S3"
 """The description that a bucket listing writes: no person's words."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
+_NOT_PLAIN = re.compile(r"[?#%+\s\\@=&]")
+_SURELY_SHORT = 900
+_ANY_NAME = "any.safetensors"
 ENDED = frozenset({"completed", "failed"})
 
 
@@ -45,6 +57,42 @@ def address_of(entry: Entry, rules: ObjectUrlRules) -> EntryAddress:
         return EntryAddress(Place(parsed.ref, parsed.version_id))
     assert isinstance(parsed, Unresolved)
     return EntryAddress(problem=f"{parsed.host}: {parsed.reason}")
+
+
+class Addresses:
+    """The places of many entries under the same rules: a folder's address is read once for all files in it.
+
+    Reading an address is most of the work over a large tree, and a tree has a few folders in a few spellings.
+    """
+
+    def __init__(self, rules: ObjectUrlRules) -> None:
+        self.rules = rules
+        self._folders: dict[str, ObjectRef | None] = {}
+
+    def place(self, entry: Entry) -> Place | None:
+        """The same as `address_of(entry, rules).place`."""
+        url = entry.get("loraUrl")
+        if not isinstance(url, str):
+            return address_of(entry, self.rules).place
+        folder, _, name = url.rpartition("/")
+        # Only what reads itself, whatever stands before it: no query, no escape, nothing that makes a key too long.
+        if not _PLAIN_NAME.fullmatch(name) or len(url) > _SURELY_SHORT or _NOT_PLAIN.search(folder):
+            return address_of(entry, self.rules).place
+        if folder not in self._folders:
+            self._folders[folder] = self._folder(folder)
+        found = self._folders[folder]
+        if found is None:
+            return address_of(entry, self.rules).place
+        return Place(ObjectRef(found.namespace, found.bucket, found.key + name))
+
+    def _folder(self, folder: str) -> ObjectRef | None:
+        """Where the files of a folder lie (its key ends in a slash or is empty); None where that is not so simple."""
+        place = address_of({"loraUrl": f"{folder}/{_ANY_NAME}"}, self.rules).place
+        if place is None or place.object_version is not None or not place.ref.namespace.startswith("s3/"):
+            return None
+        prefix = place.ref.key.removesuffix(_ANY_NAME)
+        simple = prefix != place.ref.key and (not prefix or prefix.endswith("/"))
+        return ObjectRef(place.ref.namespace, place.ref.bucket, prefix) if simple else None
 
 
 def strong_ids(entry: Entry, place: Place | None) -> StrongIds:

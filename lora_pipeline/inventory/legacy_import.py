@@ -20,7 +20,7 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import MergeJournal, MergePlan, UserModel
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
-from lora_pipeline.inventory.entries import address_of
+from lora_pipeline.inventory.entries import Addresses, address_of
 from lora_pipeline.inventory.entry_defects import Defect, entry_defects, written_times
 from lora_pipeline.inventory.legacy_file import VERSIONS, LegacyFile, parse_file, unidentified
 from lora_pipeline.inventory.legacy_models import LegacyModel, model_of
@@ -114,7 +114,7 @@ def _one_each(file: LegacyFile, rules: ObjectUrlRules) -> Iterator[ImportedEntry
     sound = [entry for entry in file.entries if _has_id(entry)]
     merged = sound
     if not unidentified(file):
-        plan, _ = plan_file(file, rules, AcrossFiles())
+        plan, _ = plan_file(file, Addresses(rules), AcrossFiles())
         merged = parse_file(file.path, render(file, plan).encode()).entries if plan.groups else sound
     written = written_times(sound, rules)
     highest = max((number for entry in merged if (number := named_number(entry)) is not None), default=0)

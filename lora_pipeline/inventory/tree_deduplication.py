@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lora_pipeline.identity import ObjectUrlRules
+from lora_pipeline.inventory.entries import Addresses
 from lora_pipeline.inventory.legacy_file import parse_file, unidentified
 from lora_pipeline.inventory.legacy_tree import (
     FileRefused,
@@ -81,7 +82,7 @@ def plan_tree(base: Path, rules: ObjectUrlRules) -> TreePlan:
     files: list[FilePlan] = []
     reviews: list[Review] = []
     skipped: list[Skipped] = []
-    across = AcrossFiles()
+    across, addresses = AcrossFiles(), Addresses(rules)
     read = entries = 0
     with LegacyTree(base) as tree:
         for found in tree.find():
@@ -89,7 +90,7 @@ def plan_tree(base: Path, rules: ObjectUrlRules) -> TreePlan:
                 skipped.append(found)
                 continue
             try:
-                planned, doubtful = _plan(tree, found, rules, across)
+                planned, doubtful = _plan(tree, found, addresses, across)
             except FileRefused as refused:
                 skipped.append(Skipped(found, str(refused)))
                 continue
@@ -108,13 +109,13 @@ def plan_tree(base: Path, rules: ObjectUrlRules) -> TreePlan:
 
 
 def _plan(
-    tree: LegacyTree, path: str, rules: ObjectUrlRules, across: AcrossFiles
+    tree: LegacyTree, path: str, addresses: Addresses, across: AcrossFiles
 ) -> tuple[FilePlan, list[Review]]:
     file = parse_file(path, tree.read(path))
     problems = unidentified(file)
     if problems:
         raise FileRefused("; ".join(problems[:3]))
-    return plan_file(file, rules, across)
+    return plan_file(file, addresses, across)
 
 
 def apply_plan(store: PlanStore, plan: TreePlan, now: Callable[[], datetime]) -> TreeResult:

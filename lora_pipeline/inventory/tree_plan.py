@@ -6,13 +6,13 @@ comes from; carrying it out is a matter of text and needs no further decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.identity.errors import without_secrets
-from lora_pipeline.inventory.entries import MERGED_IDS, Entry, address_of, strong_ids
+from lora_pipeline.inventory.entries import MERGED_IDS, Addresses, Entry, address_of, strong_ids
 from lora_pipeline.inventory.json_text import (
     JsonRefused,
     Member,
@@ -103,23 +103,25 @@ class TreePlan:
 class AcrossFiles:
     """Where each strong id was first seen: the same one in another file is for a person to decide."""
 
-    seen: dict[object, tuple[str, str]] = field(default_factory=dict)
+    seen: dict[str, tuple[str, str]] = field(default_factory=dict)
     reviews: dict[tuple[str, ...], Review] = field(default_factory=dict)
 
     def add(self, path: str, entry_id: str, known: StrongIds) -> None:
-        keys: Iterable[object] = (*known.jobs, *(place.ref for place in known.places))
-        for key in keys:
+        # Texts, not records: the collector would look at each of them again and again.
+        names = [f"{job.provider} {job.base}" for job in known.jobs]
+        names += ["\n".join((ref.namespace, ref.bucket, ref.key)) for ref, _ in known.places]
+        for key in names:
             first_path, first_id = self.seen.setdefault(key, (path, entry_id))
             if first_path != path:
-                names = (first_path, path, first_id, entry_id)
+                both = (first_path, path, first_id, entry_id)
                 reason = "the same LoRA in two files: whose it is, a person decides"
-                self.reviews[names] = Review((first_path, path), (first_id, entry_id), reason)
+                self.reviews[both] = Review((first_path, path), (first_id, entry_id), reason)
 
 
-def plan_file(file: LegacyFile, rules: ObjectUrlRules, across: AcrossFiles) -> tuple[FilePlan, list[Review]]:
+def plan_file(file: LegacyFile, addresses: Addresses, across: AcrossFiles) -> tuple[FilePlan, list[Review]]:
     """What would be done to one file whose entries all have ids. Changes nothing."""
     entries: list[Entry] = file.entries
-    known = [strong_ids(entry, address_of(entry, rules).place) for entry in entries]
+    known = [strong_ids(entry, addresses.place(entry)) for entry in entries]
     for entry, ids in zip(entries, known, strict=True):
         across.add(file.path, entry["id"], ids)
     unified = unify(known)
@@ -131,7 +133,7 @@ def plan_file(file: LegacyFile, rules: ObjectUrlRules, across: AcrossFiles) -> t
         if _verdicts_differ([entries[index] for index in members_]):
             doubts.append(Doubt(members_, "reviewers disagree (isGood)"))
         else:
-            groups.append(_group(entries, members_, rules))
+            groups.append(_group(entries, members_, addresses.rules))
     reviews = [
         Review((file.path,), tuple(entries[index]["id"] for index in doubt.members), doubt.reason)
         for doubt in doubts

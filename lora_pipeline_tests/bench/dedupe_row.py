@@ -25,6 +25,8 @@ SIZES, QUICK_SIZES = (1_000, 3_000, 10_000), (50, 100, 200)
 LORAS_A_FILE = 4
 """With their copies, a look-alike and a failed training: 10 entries a file."""
 DRY_RUN, APPLY = 1.5, 4.0
+ROUNDS = 3
+"""The best of each counts: what else the machine does is not measured."""
 
 
 class _Measured(NamedTuple):
@@ -70,7 +72,7 @@ def _row(
         ratio,
         f"≤ {budget:g} ×",
         ok=ratio <= budget,
-        note=f"a file, at three sizes: {curve}",
+        note=f"a file, at three sizes: {curve}; best of {ROUNDS} rounds, each planned, applied and undone",
     )
 
 
@@ -79,19 +81,21 @@ def _measure(files: int) -> _Measured:
         base = Path(folder) / "tree"
         truth = make_tree(base, files, LORAS_A_FILE)
         before = snapshot(base)
-        plain = _load_and_dump(truth, Path(folder) / "plain")
         store = PlanStore(Path(folder) / "home")
-        started = time.perf_counter()
-        plan = store.save(plan_tree(base, ObjectUrlRules()), _now())
-        planned = time.perf_counter()
-        applied = apply_plan(store, plan, _now)
-        ended = time.perf_counter()
-        wrong = [*faults(truth), *(f"{item.path}: {item.reason}" for item in applied.refused)]
-        undo_plan(store, plan.id, _now)
-        if snapshot(base) != before:
-            wrong.append("undo did not restore every byte")
+        plain, dry_runs, applies, wrong = [], [], [], []
+        for _ in range(ROUNDS):
+            plain.append(_load_and_dump(truth, Path(folder) / "plain"))
+            started = time.perf_counter()
+            plan = store.save(plan_tree(base, ObjectUrlRules()), _now())
+            dry_runs.append(time.perf_counter() - started)
+            result = apply_plan(store, plan, _now)
+            applies.append(time.perf_counter() - started)
+            wrong += [*faults(truth), *(f"{item.path}: {item.reason}" for item in result.refused)]
+            undo_plan(store, plan.id, _now)
+            if snapshot(base) != before:
+                wrong.append("undo did not restore every byte")
         return _Measured(
-            files, truth.entries, truth.duplicates, plain, planned - started, ended - started, wrong
+            files, truth.entries, truth.duplicates, min(plain), min(dry_runs), min(applies), wrong
         )
 
 
