@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 
 class JobState(StrEnum):
@@ -37,6 +37,8 @@ class TrainingJob:
     input_reference: str | None = field(default=None, repr=False)
     """The dataset address that was sent (for Replicate `input.input_images`): it carries our token.
     May be a presigned URL: never log or store it."""
+    mark: str | None = None
+    """Our token, where the provider gives it back outside the dataset's address."""
     trainer_version: str | None = None
     """The trainer's version that really ran; never the trained model's."""
     output_version: str | None = None
@@ -68,11 +70,13 @@ class TrainingRequest:
     trainer: str
     """`owner/name:64hex`."""
     destination: str
-    """`owner/name` of the model that receives the version."""
+    """Where the version goes: the model `owner/name` at Replicate, the file's name without its ending at RunPod."""
     input: Mapping[str, Any] = field(repr=False)
     """The trainer's parameters and the dataset address (a bearer secret: kept out of repr)."""
     webhook: str | None = field(default=None, repr=False)
     """Where events go; its path may be what proves them."""
+    token: str = ""
+    """Our mark of this request, for providers that can be told it outside the dataset's address."""
 
 
 @dataclass(frozen=True)
@@ -191,4 +195,20 @@ class TrainingProvider(Protocol):
 
     def download(self, url: str) -> Iterable[bytes]:
         """Stream an output file. The token goes only to the provider's own API host."""
+        ...
+
+
+@runtime_checkable
+class LeavesWeightsInBucket(Protocol):
+    """A provider that lists no trainings and keeps no versions: its worker leaves the weights in our bucket.
+
+    The object under the run's token is then what tells whose job it was, and that it is done.
+    """
+
+    def find_training(self, token: str, destination: str) -> TrainingJob | None:
+        """The succeeded job whose weights lie in the bucket under this token, or None.
+
+        Its id is what the worker wrote beside the object, empty where it wrote none. Raises
+        ProviderUnavailable where the bucket cannot be asked.
+        """
         ...
