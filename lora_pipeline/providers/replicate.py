@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Self
 
 from lora_pipeline.identity import IdentityError, ModelRef, VersionRef, parse_model, parse_version
+from lora_pipeline.providers.answers import Answer, succeeded
 from lora_pipeline.providers.protocol import (
     NameBurned,
     NotFound,
@@ -28,14 +29,13 @@ from lora_pipeline.providers.protocol import (
     UploadedFile,
 )
 from lora_pipeline.providers.replicate_answers import (
-    Answer,
     MalformedTraining,
     parse_training,
     parse_version_item,
     training_input_schema,
 )
 from lora_pipeline.providers.replicate_client import OfficialClient
-from lora_pipeline.providers.replicate_refusals import creation_outcome, refusal, succeeded, told
+from lora_pipeline.providers.replicate_refusals import creation_outcome, refusal, told
 from lora_pipeline.providers.replicate_wire import Wire
 from lora_pipeline.providers.secrets import secret_values
 

@@ -1,18 +1,18 @@
 """Replicate's JSON read into our records. Pure: no HTTP here; what refuses is read in `replicate_refusals`.
- The client's own models are not used for answers: they cannot parse `aborted`, nor an output
+
+The client's own models are not used for answers: they cannot parse `aborted`, nor an output
 version without its owner, and one such item loses a whole page of a list.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from lora_pipeline.providers.answers import kind_word, seconds_or_none, text_or_none
 from lora_pipeline.providers.protocol import (
     JobState,
     ProviderVersion,
@@ -41,51 +41,36 @@ class MalformedTraining(ValueError):
         """The id, where that at least could be read."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer, read to its end."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    """By lower-case name."""
-    body: bytes | None = field(repr=False)
-    """None where the connection broke before the end."""
-
-    def document(self) -> dict[str, Any] | None:
-        """The JSON object in the body; None for anything else (HTML of a proxy, half an answer)."""
-        try:
-            found = json.loads(self.body or b"")
-        except (ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
-
-
 def parse_training(raw: object) -> TrainingJob:
     """A training as the provider shows it. Raises MalformedTraining and nothing else, whatever `raw` is.
 
     What decides is strict (id, status, output); what only informs is None where it makes no sense.
     """
     if not isinstance(raw, Mapping):
-        raise MalformedTraining(None, f"got {_kind(raw)}, expected an object")
+        raise MalformedTraining(None, f"got {kind_word(raw)}, expected an object")
     job_id = raw.get("id")
     if not isinstance(job_id, str) or not job_id.strip() or len(job_id) > 128:
-        raise MalformedTraining(None, f"its id is {_kind(job_id)}, expected a text of at most 128 characters")
+        raise MalformedTraining(
+            None, f"its id is {kind_word(job_id)}, expected a text of at most 128 characters"
+        )
     status = raw.get("status")
     if not isinstance(status, str):
-        raise MalformedTraining(job_id, f"its status is {_kind(status)}, expected a text")
+        raise MalformedTraining(job_id, f"its status is {kind_word(status)}, expected a text")
     version, weights = _output(job_id, raw.get("output"))
     given, metrics = raw.get("input"), raw.get("metrics")
     return TrainingJob(
         id=job_id,
         state=_STATES.get(status, JobState.UNKNOWN),
         provider_status=status,
-        input_reference=_text(given.get("input_images")) if isinstance(given, Mapping) else None,
-        trainer_version=_text(raw.get("version")),
+        input_reference=text_or_none(given.get("input_images")) if isinstance(given, Mapping) else None,
+        trainer_version=text_or_none(raw.get("version")),
         output_version=version,
         output_weights=weights,
         error=_error(raw.get("error")),
-        logs=_text(raw.get("logs")),
-        predict_seconds=_seconds(metrics.get("predict_time")) if isinstance(metrics, Mapping) else None,
+        logs=text_or_none(raw.get("logs")),
+        predict_seconds=seconds_or_none(metrics.get("predict_time"))
+        if isinstance(metrics, Mapping)
+        else None,
         created_at=_time(raw.get("created_at")),
         started_at=_time(raw.get("started_at")),
         completed_at=_time(raw.get("completed_at")),
@@ -96,11 +81,11 @@ def _output(job_id: str, output: object) -> tuple[str | None, str | None]:
     if output is None:
         return None, None
     if not isinstance(output, Mapping):
-        raise MalformedTraining(job_id, f"its output is {_kind(output)}, expected an object or null")
+        raise MalformedTraining(job_id, f"its output is {kind_word(output)}, expected an object or null")
     for name in ("version", "weights"):
         if not isinstance(output.get(name), str | None):
             raise MalformedTraining(
-                job_id, f"its output.{name} is {_kind(output[name])}, expected a text or null"
+                job_id, f"its output.{name} is {kind_word(output[name])}, expected a text or null"
             )
     return output.get("version") or None, output.get("weights") or None
 
@@ -112,21 +97,7 @@ def _error(error: object) -> str | None:
     try:
         return scrubbed(json.dumps(error))
     except (TypeError, ValueError, RecursionError):
-        return _kind(error)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        seconds = float(value)
-    except OverflowError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+        return kind_word(error)
 
 
 def _time(value: object) -> datetime | None:
@@ -138,19 +109,6 @@ def _time(value: object) -> datetime | None:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _kind(value: object) -> str:
-    """What a value is, without the value itself: it may be a secret or a megabyte."""
-    words = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return "null" if value is None else words.get(type(value), type(value).__name__)
 
 
 def parse_version_item(raw: object) -> ProviderVersion | None:

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from lora_pipeline.providers.answers import Answer
 from lora_pipeline.providers.protocol import ProviderUnavailable, UnknownOutcome
-from lora_pipeline.providers.replicate_answers import Answer
-from lora_pipeline.providers.replicate_wire import Wire, described, read_answer
+from lora_pipeline.providers.replicate_wire import Wire
+from lora_pipeline.providers.transport import NOTHING_SENT, described, read_answer
 
 if TYPE_CHECKING:
     from replicate.client import Client
-
-NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-"""Raised before the first byte of a request leaves: there was no connection to send it on."""
 
 
 class _Answered(Exception):

@@ -7,10 +7,9 @@ files, cancels), `creation_outcome` for the one request that costs money.
 from __future__ import annotations
 
 import logging
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from lora_pipeline.providers.answers import Answer, retry_after, succeeded
 from lora_pipeline.providers.protocol import (
     DestinationMissing,
     InsufficientCredit,
@@ -24,36 +23,17 @@ from lora_pipeline.providers.protocol import (
     Unauthenticated,
     UnknownOutcome,
 )
-from lora_pipeline.providers.replicate_answers import Answer, MalformedTraining, parse_training
+from lora_pipeline.providers.replicate_answers import MalformedTraining, parse_training
 from lora_pipeline.providers.secrets import scrubbed
 
 log = logging.getLogger(__name__)
 
-DEFAULT_RETRY_AFTER_S = 10.0
-MAX_RETRY_AFTER_S = 300.0
-"""A provider that asks for more is asked again after this: a mistyped hour must not stall every submission."""
-_RESETS_IN = re.compile(r"resets in ~?(\d{1,9}(?:\.\d{1,9})?)\s*s")
 _QUOTED = 500
 _TOKEN_REMEDY = "Check REPLICATE_API_TOKEN; tokens are made at https://replicate.com/account/api-tokens"  # noqa: S105
 _CREDIT_REMEDY = (
     "Buy credit at https://replicate.com/account/billing, then let submissions go on with: "
     "lora-pipeline trainings resume"
 )
-
-
-def retry_after(answer: Answer) -> float:
-    """Seconds to wait after a 429: from the body, else from its words, else from the header; never absurd."""
-    document = answer.document() or {}
-    words = _RESETS_IN.search(str(document.get("detail", "")))
-    candidates = (document.get("retry_after"), words[1] if words else None, answer.headers.get("retry-after"))
-    for candidate in candidates:
-        try:
-            seconds = math.nan if isinstance(candidate, bool | None) else float(candidate)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(seconds) and seconds >= 0:
-            return min(seconds, MAX_RETRY_AFTER_S)
-    return DEFAULT_RETRY_AFTER_S
 
 
 def told(answer: Answer, secrets: Iterable[str] = ()) -> str:
@@ -138,8 +118,3 @@ def _sure(answer: Answer, what: str, said: str) -> ProviderError | None:
             wait = retry_after(answer)
             return Throttled(f"Replicate throttled {what} ({said}); again in {wait:g} s", wait)
     return None
-
-
-def succeeded(answer: Answer) -> bool:
-    """Whether the status is 2xx."""
-    return 200 <= answer.status < 300

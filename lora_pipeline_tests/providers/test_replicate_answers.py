@@ -9,20 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_pipeline.providers.answers import (
+    DEFAULT_RETRY_AFTER_S,
+    MAX_RETRY_AFTER_S,
+    Answer,
+    retry_after,
+)
 from lora_pipeline.providers.protocol import JobState, ProviderError, TrainingJob
 from lora_pipeline.providers.replicate_answers import (
-    Answer,
     MalformedTraining,
     parse_training,
     parse_version_item,
     training_input_schema,
 )
 from lora_pipeline.providers.replicate_refusals import (
-    DEFAULT_RETRY_AFTER_S,
-    MAX_RETRY_AFTER_S,
     creation_outcome,
     refusal,
-    retry_after,
     told,
 )
 
