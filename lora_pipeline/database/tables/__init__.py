@@ -6,6 +6,7 @@ from lora_pipeline.database.tables.base import Base, UtcDateTime
 from lora_pipeline.database.tables.bookkeeping import AuditEntry, Control, OutboxEvent, WebhookDelivery
 from lora_pipeline.database.tables.callbacks import Callback
 from lora_pipeline.database.tables.image_sets import Image, ImageSet, ImageSetMember
+from lora_pipeline.database.tables.inventory import InventoryObject, InventoryPlace
 from lora_pipeline.database.tables.people import SelfieUpload, User, UserModel
 from lora_pipeline.database.tables.sightings import ProviderSighting
 from lora_pipeline.database.tables.trainings import TrainingRun
@@ -37,6 +38,8 @@ __all__ = [
     "Image",
     "ImageSet",
     "ImageSetMember",
+    "InventoryObject",
+    "InventoryPlace",
     "LoraWeights",
     "MergeJournal",
     "MergePlan",
