@@ -21,10 +21,10 @@ class ImageSet(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
     model_id: Mapped[int] = mapped_column(RowId, ForeignKey("user_models.id"), index=True)
-    external_id: Mapped[str | None] = mapped_column(String(128))
+    external_id: Mapped[str | None] = mapped_column(String(128), index=True)
     """Another system's name for this set, such as a selectionSetId."""
     state: Mapped[str] = mapped_column(String(16), default="draft")
-    digest: Mapped[str | None] = mapped_column(String(64))
+    digest: Mapped[str | None] = mapped_column(String(64), index=True)
     """SHA-256 over the manifest: the same photographs, captions and trigger give the same digest."""
     manifest_key: Mapped[str | None] = mapped_column(Text)
     contact_sheet_key: Mapped[str | None] = mapped_column(Text)
@@ -77,7 +77,7 @@ class Image(Base):
     findings: Mapped[list[Any]] = mapped_column(default=list)
     """Findings about the image alone, as inspected once."""
     normalised_key: Mapped[str | None] = mapped_column(Text)
-    normalised_sha256: Mapped[str | None] = mapped_column(String(64))
+    normalised_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     normalised_crc32: Mapped[int | None] = mapped_column(RowId)
     normalised_size: Mapped[int | None]
     created_at: Mapped[datetime]

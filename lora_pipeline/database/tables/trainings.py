@@ -43,7 +43,7 @@ class TrainingRun(Base):
     dataset_zip_url: Mapped[str | None] = mapped_column(Text)
     """Address of the ZIP in our store; never presigned. None once the ZIP is deleted."""
     zip_key: Mapped[str | None] = mapped_column(Text)
-    zip_sha256: Mapped[str | None] = mapped_column(String(64))
+    zip_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     zip_size: Mapped[int | None] = mapped_column(RowId)
     provider_file_id: Mapped[str | None] = mapped_column(String(128))
     state: Mapped[str] = mapped_column(String(16), default="ready")

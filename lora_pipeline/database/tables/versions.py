@@ -21,7 +21,7 @@ class Artifact(Base):
     """SHA-256 over the sorted (name, dtype, shape, bytes) of the tensors."""
     file_sha256: Mapped[str] = mapped_column(String(64), index=True)
     autov2: Mapped[str] = mapped_column(String(10))
-    autov3: Mapped[str] = mapped_column(String(64))
+    autov3: Mapped[str] = mapped_column(String(64), index=True)
     size: Mapped[int] = mapped_column(RowId)
     tensor_count: Mapped[int]
     rank: Mapped[int | None]
