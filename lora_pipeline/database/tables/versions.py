@@ -99,6 +99,10 @@ class ModelVersion(Base):
     lora_scale: Mapped[float] = mapped_column(default=1.0)
     parameters: Mapped[JsonObject] = mapped_column(default=dict)
     image_count: Mapped[int | None]
+    is_good: Mapped[bool | None]
+    """A reviewer's verdict; None where nobody gave one."""
+    last_synced_at: Mapped[datetime | None]
+    """When the system that it was imported from last saw its object in the bucket."""
     provenance: Mapped[JsonObject] = mapped_column(default=dict)
     """Field name → where its value came from."""
     simulated: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
