@@ -1,0 +1,110 @@
+"""The operation: from any id to what it was made from, what was made of it, and where that was live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.identity.errors import without_secrets
+from lora_pipeline.lineage.addresses import KeyOf
+from lora_pipeline.lineage.finding import find
+from lora_pipeline.lineage.graph import Edge, Kind, Lineage, Node, Relation
+from lora_pipeline.lineage.meanings import not_found
+from lora_pipeline.lineage.reading import read_lineage
+from lora_pipeline.lineage.rows import Scope
+
+_OF_A_VERSION = (
+    "version_id",
+    "model",
+    "version",
+    "live",
+    "live_since",
+    "pinned",
+    "weights",
+    "weights_at",
+    "provider_version",
+    "simulated",
+    "trained_at",
+    "merged",
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The answer to one id."""
+
+    asked: str
+    """As it may be shown: without what makes an address a key."""
+    meaning: str
+    """What it is: `the SHA-256 of a photograph`."""
+    starts: tuple[str, ...]
+    """The nodes that it means."""
+    lineage: Lineage
+
+    @property
+    def left_out(self) -> list[Edge]:
+        """The sets that the photographs asked for lie in without having been trained on."""
+        return [
+            edge
+            for edge in self.lineage.edges
+            if edge.kind is Relation.MEMBER and not edge.carries and edge.source in self.starts
+        ]
+
+    @property
+    def about_photographs(self) -> bool:
+        """Whether photographs were asked for: then every version here was trained with one of them."""
+        return all(self.lineage.nodes[start].kind is Kind.IMAGE for start in self.starts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole answer for a program: plain JSON."""
+        return {
+            "id": self.asked,
+            "meaning": self.meaning,
+            "starts": list(self.starts),
+            "versions": [_version(node) for node in self.lineage.versions],
+            "left_out_of": [
+                {"image_set": edge.target, "image": edge.source, "reasons": edge.facts["reasons"]}
+                for edge in self.left_out
+            ],
+            "nodes": [
+                {"id": node.id, "kind": node.kind.value, "label": node.label, "facts": dict(node.facts)}
+                for node in self.lineage.nodes.values()
+            ],
+            "edges": [
+                {
+                    "source": edge.source,
+                    "target": edge.target,
+                    "kind": edge.kind.value,
+                    "facts": dict(edge.facts),
+                }
+                for edge in self.lineage.edges
+            ],
+        }
+
+
+def trace(
+    database: Database,
+    text: str,
+    *,
+    scope: Scope | None = None,
+    up: bool = True,
+    down: bool = True,
+    key_of: KeyOf | None = None,
+) -> Trace:
+    """The lineage of whatever `text` means: upwards, downwards, or both.
+
+    `key_of` says which key an address has in our own store. Raises LineageNotFound and AmbiguousId.
+    """
+    scope = scope or Scope()
+    with database.read() as session:
+        meaning = find(session, text, scope, key_of)
+        lineage = read_lineage(session, meaning.nodes, scope, up=up, down=down)
+    starts = tuple(node for node in meaning.nodes if node in lineage.nodes)
+    if not starts:
+        raise not_found(text.strip())
+    return Trace(without_secrets(text.strip()), meaning.words, starts, lineage)
+
+
+def _version(node: Node) -> dict[str, Any]:
+    return {"id": node.id, **{name: node.facts[name] for name in _OF_A_VERSION}}
