@@ -58,7 +58,7 @@ def simulator(
     account: str | None,
     changes: tuple[str, ...],
 ) -> None:
-    """Serve a simulated Replicate: nothing is trained or paid."""
+    """Serve a simulated Replicate and RunPod: nothing is trained or paid."""
     from lora_pipeline.cli.assignments import assignments
     from lora_pipeline.settings import Settings
     from lora_pipeline.simulator.server import serve
@@ -74,5 +74,7 @@ def simulator(
             param_hint="--set",
         )
     settings = SimulatorSettings(**values)
-    click.echo(f"simulated Replicate at http://{host}:{port} (nothing is trained, nothing is paid)")
+    click.echo(
+        f"simulated Replicate and RunPod at http://{host}:{port} (nothing is trained, nothing is paid)"
+    )
     serve(settings, host, port)

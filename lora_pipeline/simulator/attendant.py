@@ -1,6 +1,7 @@
-"""The one background task: what a provider does by itself, at its time. Looking into ZIPs, sending webhooks.
+"""The one background task: what a provider does by itself, at its time. Looking into ZIPs, working off RunPod's jobs,
+sending webhooks.
 
-Only trainings that have started and wait for their ZIP, and those with a webhook, are ever looked at; all other state
+Only trainings that have started and wait for their ZIP, jobs with work to do, and those with a webhook, are looked at; all other state
 is computed when somebody asks. `catch_up` does everything that is due and returns when it is done: the control
 interface calls it, so that a test sees the consequences of moving the clock at once.
 """
@@ -8,14 +9,12 @@ interface calls it, so that a test sees the consequences of moving the clock at 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import tempfile
-from binascii import Error as BadBase64
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
+from lora_pipeline.simulator.fetching import download, spool
 from lora_pipeline.simulator.training_zip import Seen, inspect, refused
 from lora_pipeline.simulator.trainings import Training
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TICK_S = 0.1
 PARALLEL_DOWNLOADS = 4
-MEMORY_BYTES = 16 * 1024**2
 
 
 class Attendant:
@@ -37,19 +35,26 @@ class Attendant:
         self._simulator = simulator
         self._postman = simulator.postman
         self._zips_at_a_time = asyncio.Lock()
+        self._jobs_at_a_time = asyncio.Lock()
         self._posts_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
-        """Tick until cancelled. A receiver that does not answer must not keep ZIPs waiting: two loops."""
-        await asyncio.gather(_for_ever(self._open_zips), _for_ever(self._post))
+        """Tick until cancelled. A receiver or a bucket that does not answer must not keep the rest waiting: loops."""
+        await asyncio.gather(_for_ever(self._open_zips), _for_ever(self._work), _for_ever(self._post))
 
     async def catch_up(self) -> None:
-        """Do everything that is due now: ZIPs first, for they decide what there is to tell."""
+        """Do everything that is due now: ZIPs and jobs first, for they decide what there is to tell."""
         await self._open_zips()
+        await self._work()
         await self._post()
+
+    async def _work(self) -> None:
+        async with self._jobs_at_a_time:
+            await self._simulator.worker.catch_up()
 
     async def _post(self) -> None:
         async with self._posts_at_a_time:
+            self._simulator.job_events.queue_due()
             await self._postman.catch_up()
 
     async def _open_zips(self) -> None:
@@ -72,25 +77,16 @@ class Attendant:
 
     async def _open(self, client: httpx.AsyncClient, training: Training) -> Seen:
         """Fetch a training's ZIP and inspect it; every failure is an answer."""
-        import httpx
-
         address = str(training.input["input_images"])
         minimum = self._simulator.settings.minimum_images
         own = self._own_file(training, address)
-        try:
-            if own is not None:
-                with own:
-                    return await asyncio.to_thread(inspect, own, minimum)
-            with tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES) as spool:
-                error = await self._download(client, address, cast("BinaryIO", spool))
-                return (
-                    refused(error)
-                    if error
-                    else await asyncio.to_thread(inspect, cast("BinaryIO", spool), minimum)
-                )
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            # The address is a bearer secret: the error's type says enough.
-            return refused(f"Failed to download input_images: {type(error).__name__}")
+        if own is not None:
+            with own:
+                return await asyncio.to_thread(inspect, own, minimum)
+        cap = self._simulator.settings.archive_cap_bytes
+        with spool() as file:
+            error = await download(client, address, file, cap, "input_images")
+            return refused(error) if error else await asyncio.to_thread(inspect, file, minimum)
 
     def _own_file(self, training: Training, address: str) -> BinaryIO | None:
         """The file uploaded to this simulator that the address names, if it does and it is still there."""
@@ -100,26 +96,6 @@ class Attendant:
         identity = path.rpartition("/")[2]
         found = self._simulator.shelf.find(identity, self._simulator.settings.file_lifetime_s)
         return self._simulator.shelf.path(identity).open("rb") if found else None
-
-    async def _download(self, client: httpx.AsyncClient, address: str, into: BinaryIO) -> str | None:
-        """Bytes behind an http or data address, up to the cap; the error where there are none."""
-        cap = self._simulator.settings.archive_cap_bytes
-        if address.startswith("data:"):
-            try:
-                into.write(base64.b64decode(address.partition(",")[2], validate=True))
-            except BadBase64:
-                return "Failed to read input_images: not base64"
-            return None
-        async with client.stream("GET", address) as answer:
-            if answer.status_code != 200:
-                return f"Failed to download input_images: HTTP Error {answer.status_code}: {answer.reason_phrase}"
-            total = 0
-            async for chunk in answer.aiter_bytes(1 << 20):
-                total += len(chunk)
-                if total > cap:
-                    return f"Failed to download input_images: more than {cap} bytes"
-                into.write(chunk)
-        return None
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:

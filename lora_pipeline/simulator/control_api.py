@@ -80,7 +80,7 @@ def observing_router(simulator: Simulator) -> APIRouter:
                 "provider": "replicate",
                 "now": stamp(now.shown),
                 "life_s": now.life,
-                "settings": simulator.settings.model_dump(mode="json", exclude={"api_token"}),
+                "settings": simulator.settings.shown(),
                 "faults_waiting": simulator.faults.waiting(),
                 "faults_happened": dict(simulator.happened),
             }
@@ -123,7 +123,7 @@ def levers_router(simulator: Simulator) -> APIRouter:
             found = simulator.change(changes)
         except (ValidationError, ValueError) as error:
             raise HTTPException(422, str(error)) from None
-        return JSONResponse(found.model_dump(mode="json", exclude={"api_token"}))
+        return JSONResponse(found.shown())
 
     @router.post("/clock/advance")
     async def advance(by: Advance) -> Response:

@@ -10,12 +10,17 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lora_pipeline.simulator.operations import OPERATIONS, WEBHOOKS
+from lora_pipeline.simulator.operations import EVENTS, JOB_WEBHOOKS, OPERATIONS
+from lora_pipeline.simulator.quirks import AskedFor
+from lora_pipeline.simulator.runpod_jobs import JobQuirks
 from lora_pipeline.simulator.state import State
 from lora_pipeline.simulator.trainings import Quirks
 
 HttpKind = Literal["drop", "answer", "delay", "hang", "cut_body", "malformed_item"]
 WebhookKind = Literal["lost", "late", "doubled", "reordered", "forged", "stale"]
+SIGNED_ONLY = ("reordered", "stale")
+"""Faults that an event has only where there are several of one job, or where it carries a signed time."""
+QUIRKS: dict[str, type[AskedFor]] = {"trainings.create": Quirks, "runpod.run": JobQuirks}
 
 
 class Fault(BaseModel):
@@ -24,7 +29,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     place: str
-    """A call by its name ("trainings.create"), "any" for every call, or "webhooks.send"."""
+    """A call by its name ("trainings.create"), "any" for every call, or "webhooks.send" or "runpod.webhooks"."""
     kind: HttpKind | WebhookKind | Literal["quirk"]
     """drop: the connection closes without an answer · answer: `status` with `body` · delay: `seconds` · hang: no answer
     while the connection stands · cut_body: half of the body · malformed_item: `item` put into a list page · quirk: the
@@ -46,17 +51,18 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        if self.place not in OPERATIONS | {"any", WEBHOOKS}:
-            raise ValueError(
-                f"no such place {self.place!r}; expected any, {WEBHOOKS} or one of {sorted(OPERATIONS)}"
-            )
+        if self.place not in OPERATIONS | EVENTS | {"any"}:
+            places = ", ".join(sorted(OPERATIONS | EVENTS))
+            raise ValueError(f"no such place {self.place!r}; expected any or one of {places}")
         is_webhook = self.kind in WebhookKind.__args__  # type: ignore[attr-defined]
-        if is_webhook != (self.place == WEBHOOKS):
+        if is_webhook != (self.place in EVENTS) or (self.place == JOB_WEBHOOKS and self.kind in SIGNED_ONLY):
             raise ValueError(f"a fault of kind {self.kind!r} cannot happen at {self.place!r}")
         if self.kind == "quirk":
-            if self.place != "trainings.create":
-                raise ValueError(f"a quirk is given to a training at trainings.create, not at {self.place!r}")
-            Quirks.parse(self.quirk)
+            if self.place not in QUIRKS:
+                raise ValueError(
+                    f"a quirk is given where something is created, at {' or '.join(QUIRKS)}, not at {self.place!r}"
+                )
+            QUIRKS[self.place].parse(self.quirk)
         return self
 
 
@@ -76,7 +82,7 @@ class FaultQueue:
 
     def take(self, place: str, text: str, *, quirks: bool = False) -> Fault | None:
         """The next fault for this place whose `match` is in the text; counts it down."""
-        places = (place,) if quirks or place == WEBHOOKS else (place, "any")
+        places = (place,) if quirks or place in EVENTS else (place, "any")
         rows = self._sql.execute("SELECT * FROM faults WHERE remaining > 0 ORDER BY id").fetchall()
         for row in rows:
             if row["place"] not in places:

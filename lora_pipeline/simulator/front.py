@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lora_pipeline.simulator import problems
+from lora_pipeline.simulator import problems, runpod_errors
 from lora_pipeline.simulator.faults import Fault
 from lora_pipeline.simulator.operations import CREATIONS, operation_of
+from lora_pipeline.simulator.runpod_gate import job_refusal
 from lora_pipeline.simulator.settings import SIMULATED_HEADER
 from lora_pipeline.simulator.weights import HTML_PAGE
 
@@ -40,7 +41,7 @@ class Front:
             return
         path = str(scope["path"])
         headers = list(LABEL)
-        if not path.startswith(("/v1/", "/xezq/")):
+        if not path.startswith(("/v1/", "/v2/", "/xezq/")):
             await self._app(scope, receive, _labelled(send, headers))
             return
         operation = operation_of(str(scope["method"]), path)
@@ -51,7 +52,7 @@ class Front:
                 # What has arrived takes effect, even where its client gives up during the wait.
                 receive = _replayed_body(await _read_body(receive))
             await asyncio.sleep(simulator.settings.latency_ms / 1000)
-        refusal = self._refusal(scope, operation, headers) if path.startswith("/v1/") else None
+        refusal = self._refusal(scope, operation, path, headers)
         labelled = _labelled(send, headers)
         if refusal is not None:
             await refusal.response()(scope, receive, labelled)
@@ -64,9 +65,13 @@ class Front:
             await self._act_out(fault, scope, receive, labelled)
 
     def _refusal(
-        self, scope: Scope, operation: str, headers: list[tuple[bytes, bytes]]
+        self, scope: Scope, operation: str, path: str, headers: list[tuple[bytes, bytes]]
     ) -> problems.Problem | None:
-        """401 or 429, or nothing; puts the rate limit's state into the answer's headers."""
+        """401 or 429, or nothing; puts the state of Replicate's rate limit into the answer's headers."""
+        if path.startswith("/v2/"):
+            return job_refusal(self._simulator, scope, operation)
+        if not path.startswith("/v1/"):
+            return None
         settings = self._simulator.settings
         scheme, _, token = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").partition(" ")
         known = token == settings.api_token if settings.api_token is not None else bool(token.strip())
@@ -97,7 +102,7 @@ class Front:
             case "hang":
                 await self._hang(receive)
             case "answer":
-                await _fault_response(fault)(scope, receive, send)
+                await _fault_response(fault, str(scope["path"]))(scope, receive, send)
             case "cut_body":
                 await self._send_half(scope, answer or [], send)
             case "malformed_item":
@@ -195,7 +200,7 @@ def _with_item(answer: list[Message], item: object) -> list[Message]:
     return [start, {"type": "http.response.body", "body": body}]
 
 
-def _fault_response(fault: Fault) -> ASGIApp:
+def _fault_response(fault: Fault, path: str) -> ASGIApp:
     """The answer that a fault of kind `answer` gives."""
     from fastapi import Response
 
@@ -206,6 +211,10 @@ def _fault_response(fault: Fault) -> ASGIApp:
         return Response(HTML_PAGE, fault.status, headers, media_type="text/html")
     if fault.body == "empty":
         return Response(b"", fault.status, headers)
+    if path.startswith("/v2/"):
+        refusal = runpod_errors.of_status(fault.status, fault.retry_after)
+        refusal.headers |= headers
+        return refusal.response()
     known = {
         402: problems.insufficient_credit(),
         401: problems.unauthenticated(),

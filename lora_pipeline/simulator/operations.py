@@ -1,4 +1,4 @@
-"""Names for the provider's calls, as its OpenAPI description names them; requests are counted and faults placed by them."""
+"""Names for the providers' calls, Replicate's as its OpenAPI description names them; requests are counted and faults placed by them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,22 @@ CALLS: tuple[tuple[str, str, str], ...] = (
     ("GET", "/v1/webhooks/default/secret", "webhooks.default.secret.get"),
     ("GET", "/xezq/*/trained_model.tar", "weights.download"),
     ("HEAD", "/xezq/*/trained_model.tar", "weights.download"),
+    ("POST", "/v2/*/run", "runpod.run"),
+    ("GET", "/v2/*/status/*", "runpod.status"),
+    ("POST", "/v2/*/status/*", "runpod.status"),
+    ("POST", "/v2/*/cancel/*", "runpod.cancel"),
+    ("POST", "/v2/*/retry/*", "runpod.retry"),
+    ("GET", "/v2/*/health", "runpod.health"),
 )
 PATTERNS = tuple(
     (method, re.compile(pattern.replace("*", SEGMENT)), operation) for method, pattern, operation in CALLS
 )
 OPERATIONS = frozenset(operation for _, _, operation in CALLS)
-CREATIONS = frozenset({"trainings.create", "predictions.create"})
+CREATIONS = frozenset({"trainings.create", "predictions.create", "runpod.run"})
 WEBHOOKS = "webhooks.send"
-"""The one place of faults that is no call: events on their way to a receiver."""
+JOB_WEBHOOKS = "runpod.webhooks"
+"""Places of faults that are no calls: events on their way to a receiver."""
+EVENTS = frozenset({WEBHOOKS, JOB_WEBHOOKS})
 
 
 def operation_of(method: str, path: str) -> str:

@@ -90,6 +90,14 @@ class RunningSimulator:
         """Change settings at run time."""
         self.control("settings", **changes)
 
+    def paid_jobs(self) -> dict[str, Any]:
+        """The same of RunPod: `count` (attempts), `by_token`, `paid_twice` (token to number) and `jobs`."""
+        return self.read("runpod/paid")
+
+    def end_job(self, job_id: str, outcome: str = "COMPLETED", **details: str) -> None:
+        """End one open RunPod job now; `error` is the message of one that is FAILED."""
+        self.control(f"runpod/jobs/{job_id}/end", outcome=outcome, **details)
+
     def end(self, training_id: str, outcome: str = "succeeded", error: str | None = None) -> None:
         """End one open training now."""
         self.control(f"trainings/{training_id}/end", outcome=outcome, error=error)

@@ -18,6 +18,9 @@ from lora_pipeline.simulator.front import Front, Transports
 from lora_pipeline.simulator.replicate_api import account_router, predictions_router, trainings_router
 from lora_pipeline.simulator.replicate_files import delivery_router, files_router
 from lora_pipeline.simulator.replicate_models import models_router, versions_router
+from lora_pipeline.simulator.runpod_api import jobs_router
+from lora_pipeline.simulator.runpod_control import runpod_control_router
+from lora_pipeline.simulator.runpod_errors import Refusal
 from lora_pipeline.simulator.settings import SimulatorSettings
 from lora_pipeline.simulator.simulator import Simulator
 
@@ -39,7 +42,7 @@ def create_app(settings: SimulatorSettings) -> FastAPI:
         await asyncio.gather(attending, return_exceptions=True)
         simulator.state.close()
 
-    app = FastAPI(title="Replicate, simulated", lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title="Replicate and RunPod, simulated", lifespan=lifespan, openapi_url=None)
     app.state.simulator = simulator
     for router in (
         trainings_router(simulator),
@@ -49,7 +52,9 @@ def create_app(settings: SimulatorSettings) -> FastAPI:
         versions_router(simulator),
         files_router(simulator),
         delivery_router(simulator),
+        jobs_router(simulator),
         control_router(simulator),
+        runpod_control_router(simulator),
     ):
         app.include_router(router)
     app.add_middleware(Front, simulator=simulator)
@@ -59,7 +64,9 @@ def create_app(settings: SimulatorSettings) -> FastAPI:
         return problem.response()
 
     @app.exception_handler(HTTPException)
-    async def http_problem(_: Request, found: HTTPException) -> Response:
+    async def http_problem(request: Request, found: HTTPException) -> Response:
+        if request.url.path.startswith("/v2/"):
+            return Refusal(found.status_code, str(found.detail)).response()
         body = {"detail": str(found.detail), "status": found.status_code, "title": str(found.detail)}
         return problems.problem_response(found.status_code, body)
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from lora_pipeline.simulator.runpod_settings import RunPodSettings
 
 SIMULATED_HEADER = "Lora-Pipeline-Simulator"
 """Header on every answer; a client that sees it knows that what it reads was not produced by a real provider."""
+LIMITED = ("run", "status", "cancel")
+"""The kinds of request that RunPod limits."""
 
 
-class SimulatorSettings(BaseModel):
-    """How the simulated provider behaves. Frozen: a change at run time makes a new record."""
+class SimulatorSettings(RunPodSettings):
+    """How the simulated providers behave. Frozen: a change at run time makes a new record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,8 +98,13 @@ class SimulatorSettings(BaseModel):
     @classmethod
     def for_tests(cls, **changes: Any) -> Self:
         """Settings for tests: time stands still until the test moves it, and nothing is throttled."""
-        quiet: dict[str, Any] = {"speed": 0.0, "create_per_minute": None, "others_per_minute": None}
+        limits = ("create_per_minute", "others_per_minute", *(f"runpod_{name}_limit" for name in LIMITED))
+        quiet: dict[str, Any] = {"speed": 0.0, **dict.fromkeys(limits)}
         return cls(**(quiet | changes))
+
+    def shown(self) -> dict[str, Any]:
+        """Every setting but the secrets."""
+        return self.model_dump(mode="json", exclude={"api_token", "runpod_api_key", "worker_aws"})
 
     def changed(self, changes: dict[str, Any]) -> Self:
         """The same settings with some of them replaced; raises pydantic's ValidationError on a bad one."""

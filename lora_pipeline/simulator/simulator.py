@@ -1,4 +1,4 @@
-"""One simulated provider: its parts put together, and nothing else. The HTTP faces work on this object."""
+"""The simulated providers: their parts put together, and nothing else. The HTTP faces work on this object."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from lora_pipeline.simulator.faults import FaultQueue
 from lora_pipeline.simulator.front import Transports
 from lora_pipeline.simulator.ledger import Ledger
 from lora_pipeline.simulator.rate_limit import RateLimit
+from lora_pipeline.simulator.runpod_book import JobBook
+from lora_pipeline.simulator.runpod_events import JobEvents
+from lora_pipeline.simulator.runpod_gate import new_job_limits
+from lora_pipeline.simulator.runpod_worker import Worker
 from lora_pipeline.simulator.settings import SimulatorSettings
 from lora_pipeline.simulator.shelf import Shelf
 from lora_pipeline.simulator.state import State
@@ -35,6 +39,9 @@ class Simulator:
         self.ledger = Ledger(self.state, self.clock)
         self.catalog = Catalog(self.state, self.clock)
         self.shelf = Shelf(self.state, self.clock)
+        self.jobs = JobBook(self.state, self.clock)
+        self.worker = Worker(self)
+        self.job_events = JobEvents(self)
         self.faults = FaultQueue(self.state)
         self.postman = Postman(self)
         self.attendant = Attendant(self)
@@ -43,6 +50,7 @@ class Simulator:
         self.happened: Counter[str] = Counter()
         self.predictions: dict[str, dict[str, Any]] = {}
         self.limits = new_limits()
+        self.job_limits = new_job_limits()
         fresh = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
         self.webhook_secret = self.state.fact("webhook_secret", fresh)
 
@@ -57,7 +65,7 @@ class Simulator:
         return self.settings
 
     def reset(self) -> None:
-        """Forget trainings, models, files, faults and counts; settings and time are again those of the start."""
+        """Forget trainings, jobs, models, files, faults and counts; settings and time are again those of the start."""
         self.state.clear()
         self.clock.restart()
         self.catalog.add_trainers()
@@ -65,5 +73,6 @@ class Simulator:
         self.happened.clear()
         self.predictions.clear()
         self.limits = new_limits()
+        self.job_limits = new_job_limits()
         self.settings = self._settings_at_start
         self.clock.set_speed(self.settings.speed)

@@ -47,6 +47,36 @@ CREATE TABLE IF NOT EXISTS trainings (
 CREATE INDEX IF NOT EXISTS trainings_due ON trainings (ends_life) WHERE settled = 0;
 CREATE INDEX IF NOT EXISTS trainings_waiting ON trainings (starts_life) WHERE settled = 0 AND archive = 'pending';
 CREATE INDEX IF NOT EXISTS trainings_with_events ON trainings (seq) WHERE webhook_open = 1;
+CREATE TABLE IF NOT EXISTS runpod_jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    endpoint TEXT NOT NULL,
+    input TEXT NOT NULL,
+    webhook TEXT,
+    webhook_open INTEGER NOT NULL DEFAULT 0,
+    created_shown REAL NOT NULL,
+    created_life REAL NOT NULL,
+    timeout_s REAL NOT NULL,
+    ttl_s REAL NOT NULL,
+    attempt INTEGER NOT NULL,
+    queued_life REAL NOT NULL,
+    starts_life REAL NOT NULL,
+    ends_life REAL NOT NULL,
+    finishes_life REAL NOT NULL,
+    setup_s REAL NOT NULL,
+    upload_s REAL NOT NULL,
+    steps INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    error TEXT,
+    archive TEXT NOT NULL,
+    images INTEGER,
+    upload TEXT NOT NULL,
+    size INTEGER,
+    quirks TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX IF NOT EXISTS runpod_jobs_to_fetch ON runpod_jobs (starts_life) WHERE archive = 'pending';
+CREATE INDEX IF NOT EXISTS runpod_jobs_to_upload ON runpod_jobs (ends_life) WHERE upload = 'pending';
+CREATE INDEX IF NOT EXISTS runpod_jobs_with_events ON runpod_jobs (ends_life) WHERE webhook_open = 1;
 CREATE TABLE IF NOT EXISTS models (
     owner TEXT NOT NULL, name TEXT NOT NULL, visibility TEXT NOT NULL, hardware TEXT NOT NULL,
     details TEXT NOT NULL DEFAULT '{}', created_shown REAL NOT NULL, burned INTEGER NOT NULL DEFAULT 0,
@@ -80,6 +110,17 @@ CREATE TABLE IF NOT EXISTS deliveries (
 );
 """
 
+TABLES = (
+    "trainings",
+    "runpod_jobs",
+    "models",
+    "versions",
+    "files",
+    "faults",
+    "outgoing",
+    "deliveries",
+)
+
 
 class State:
     """The open file and the folder beside it for uploaded files."""
@@ -112,8 +153,8 @@ class State:
     def clear(self) -> None:
         """Remove every row but the clock's and the remembered facts, and every uploaded file."""
         with self.transaction() as sql:
-            for table in ("trainings", "models", "versions", "files", "faults", "outgoing", "deliveries"):
-                sql.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
+            for table in TABLES:
+                sql.execute(f"DELETE FROM {table}")  # noqa: S608  names from above
         for path in self.files.iterdir():
             path.unlink()
 

@@ -33,26 +33,29 @@ def refused(error: str, images: int = 0) -> Seen:
     return Seen(images, {}, error)
 
 
-def inspect(source: BinaryIO, minimum_images: int) -> Seen:
-    """Count the usable images and read the captions, at most a few kilobytes of each entry."""
+def inspect(source: BinaryIO, minimum_images: int, name: str = "input_images") -> Seen:
+    """Count the usable images and read the captions, at most a few kilobytes of each entry.
+
+    `name` is what the trainer calls the dataset, for its words.
+    """
     try:
         with zipfile.ZipFile(source) as archive:
-            return _inspect(archive, minimum_images)
+            return _inspect(archive, minimum_images, name)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        return refused(f"Unable to unzip input_images: {error}")
+        return refused(f"Unable to unzip {name}: {error}")
 
 
-def _inspect(archive: zipfile.ZipFile, minimum_images: int) -> Seen:
+def _inspect(archive: zipfile.ZipFile, minimum_images: int, name: str) -> Seen:
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
-        return refused(f"input_images has {len(entries)} entries, more than {MAX_ENTRIES}")
+        return refused(f"{name} has {len(entries)} entries, more than {MAX_ENTRIES}")
     kept = [e for e in entries if not e.is_dir() and not e.filename.startswith(("__MACOSX/", "._"))]
     images = [entry for entry in kept if entry.filename.lower().endswith(IMAGE_ENDINGS)]
     for entry in images:
         head = _head(archive, entry, 16)
         if not head.startswith(MAGIC):
             # The captioner opens each of them and stops at the first that is none.
-            return refused(f"cannot identify image file '/src/input_images/{entry.filename}'", len(images))
+            return refused(f"cannot identify image file '/src/{name}/{entry.filename}'", len(images))
     if len(images) < max(minimum_images, 0):
         return refused(
             f"Not enough training images: found {len(images)} jpg, jpeg, png or webp files in the zip, "

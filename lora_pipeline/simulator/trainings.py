@@ -14,6 +14,7 @@ import string
 from dataclasses import dataclass, field
 from typing import Any
 
+from lora_pipeline.simulator.quirks import AskedFor
 from lora_pipeline.simulator.settings import SimulatorSettings
 
 ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -23,7 +24,7 @@ NEVER = 1e15
 
 
 @dataclass(frozen=True)
-class Quirks:
+class Quirks(AskedFor):
     """How one training deviates from a normal one; all of it is asked for through the control interface."""
 
     status: str | None = None
@@ -44,20 +45,6 @@ class Quirks:
     """The training fails with this message."""
     steps_done: float = 1.0
     """Share of the steps shown as done in the log of a training that fails."""
-
-    @classmethod
-    def parse(cls, details: dict[str, Any]) -> Quirks:
-        """From a control request; raises ValueError naming the keys it does not know."""
-        unknown = sorted(set(details) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown training quirk {unknown}; known: {sorted(cls.__dataclass_fields__)}")
-        return cls(**details)
-
-    def as_json(self) -> str:
-        """Only what deviates."""
-        return json.dumps(
-            {k: v for k, v in self.__dict__.items() if v != self.__dataclass_fields__[k].default}
-        )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Webhooks: which events a training has coming, how they are signed, and getting them to their receiver.
+"""Webhooks: which events a training has coming, how they are signed, and getting any event to its receiver.
 
-The body is what GET would answer, logs included. An event is stored before it is sent and removed after its answer,
-so that a killed simulator sends it again: receivers see an event at least once, in no promised order. Only the last
-event of a training is tried again, for about a minute. Redirects are not followed. Times here are real seconds, as the
-receiver checks `webhook-timestamp` against its own clock.
+At Replicate the body is what GET would answer, logs included; RunPod's events are queued by `runpod_events` and only
+delivered here. An event is stored before it is sent and removed after its answer, so that a killed simulator sends it
+again: receivers see an event at least once, in no promised order. Only the last event of a training is tried again,
+for about a minute. Redirects are not followed. Times here are real seconds, as the receiver checks
+`webhook-timestamp` against its own clock.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import secrets
 import sqlite3
 import time
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 BATCH = 200
 PARALLEL = 16
 STALE_S = 3600
+JOB_ENDED, JOB_FORGED = "job.ended", "job.forged"
+"""Events of RunPod, which signs nothing."""
 FOREIGN_SECRET = "whsec_" + base64.b64encode(b"not the account's secret").decode()
 
 
@@ -105,7 +109,7 @@ class Postman:
         webhook_id = "msg_" + secrets.token_urlsafe(20)
         fault = simulator.faults.take(WEBHOOKS, f"{event} {training.id}")
         if fault is None:
-            self._put(training, event, webhook_id, json.dumps(body))
+            self.put(training.id, str(training.webhook), event, webhook_id, json.dumps(body))
         else:
             simulator.happened[f"{WEBHOOKS} {fault.kind}"] += 1
             self._put_faulty(training, event, webhook_id, body, fault)
@@ -114,26 +118,28 @@ class Postman:
         self, training: Training, event: str, webhook_id: str, body: dict[str, Any], fault: Fault
     ) -> None:
         text = json.dumps(body)
+        put = partial(self.put, training.id, str(training.webhook))
         match fault.kind:
             case "lost":
-                self._log(webhook_id, training.id, event, 0, "lost")
+                self.log(webhook_id, training.id, event, 0, "lost")
             case "late":
-                self._put(training, event, webhook_id, text, delay_s=fault.seconds)
+                put(event, webhook_id, text, delay_s=fault.seconds)
             case "reordered":
-                self._put(training, event, webhook_id, text, delay_s=fault.seconds, held=True)
+                put(event, webhook_id, text, delay_s=fault.seconds, held=True)
             case "doubled":
-                self._put(training, event, webhook_id, text)
-                self._put(training, event, webhook_id, text)
+                put(event, webhook_id, text)
+                put(event, webhook_id, text)
             case "stale":
-                self._put(training, event, webhook_id, text, age_s=STALE_S)
-                self._put(training, event, webhook_id, text)
+                put(event, webhook_id, text, age_s=STALE_S)
+                put(event, webhook_id, text)
             case _:
-                self._put(training, "forged", webhook_id + "x", json.dumps(forged(body)))
-                self._put(training, event, webhook_id, text)
+                put("forged", webhook_id + "x", json.dumps(forged(body)))
+                put(event, webhook_id, text)
 
-    def _put(
+    def put(
         self,
-        training: Training,
+        identity: str,
+        url: str,
         event: str,
         webhook_id: str,
         body: str,
@@ -142,10 +148,11 @@ class Postman:
         age_s: float = 0.0,
         held: bool = False,
     ) -> None:
+        """Queue one event about a training or a job."""
         self._sql.execute(
             "INSERT INTO outgoing (webhook_id, training_id, event, url, body, next_at, age_s, held) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (webhook_id, training.id, event, training.webhook, body, time.time() + delay_s, age_s, held),
+            (webhook_id, identity, event, url, body, time.time() + delay_s, age_s, held),
         )
 
     def _waiting(self, now: float) -> list[sqlite3.Row]:
@@ -176,13 +183,14 @@ class Postman:
 
         try:
             answer = await client.post(row["url"], content=row["body"].encode(), headers=self._headers(row))
-            outcome, delivered = str(answer.status_code), answer.is_success
+            outcome = str(answer.status_code)
+            delivered = answer.status_code == 200 if row["event"] == JOB_ENDED else answer.is_success
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             outcome, delivered = type(error).__name__, False
         attempt = int(row["attempt"]) + 1
-        waits = self._simulator.settings.webhook_retry_s if row["event"] == "completed" else ()
+        waits = self._waits(str(row["event"]))
         with self._simulator.state.transaction() as sql:
-            self._log(row["webhook_id"], row["training_id"], row["event"], attempt, outcome)
+            self.log(row["webhook_id"], row["training_id"], row["event"], attempt, outcome)
             if delivered or attempt > len(waits):
                 sql.execute("DELETE FROM outgoing WHERE id = ?", (row["id"],))
             else:
@@ -196,7 +204,20 @@ class Postman:
                 (time.time(), row["training_id"], row["id"]),
             )
 
+    def _waits(self, event: str) -> tuple[float, ...]:
+        """Seconds before each further try: only the event of an end has any."""
+        settings = self._simulator.settings
+        return {"completed": settings.webhook_retry_s, JOB_ENDED: settings.runpod_webhook_retry_s}.get(
+            event, ()
+        )
+
     def _headers(self, row: sqlite3.Row) -> dict[str, str]:
+        if row["event"] in (JOB_ENDED, JOB_FORGED):
+            return {
+                "content-type": "application/json",
+                "user-agent": "RunPod (simulated)",
+                SIMULATED_HEADER: "true",
+            }
         secret = FOREIGN_SECRET if row["event"] == "forged" else self._simulator.webhook_secret
         timestamp = int(time.time() - row["age_s"])
         return {
@@ -208,7 +229,8 @@ class Postman:
             SIMULATED_HEADER: "true",
         }
 
-    def _log(self, webhook_id: str, training_id: str, event: str, attempt: int, outcome: str) -> None:
+    def log(self, webhook_id: str, training_id: str, event: str, attempt: int, outcome: str) -> None:
+        """Note what became of one try."""
         self._sql.execute(
             "INSERT INTO deliveries (webhook_id, training_id, event, attempt, sent_at, outcome) VALUES (?, ?, ?, ?, ?, ?)",
             (webhook_id, training_id, event, attempt, time.time(), outcome),

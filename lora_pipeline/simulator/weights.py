@@ -11,13 +11,14 @@ import io
 import json
 import struct
 import tarfile
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lora_pipeline.simulator.settings import SimulatorSettings
 from lora_pipeline.simulator.trainings import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 FOLDER = "output/flux_train_replicate"
 DAMAGES = (
@@ -51,19 +52,37 @@ def tensor_shapes(rank: int, blocks: int, width: int) -> Iterator[tuple[str, tup
 
 
 def safetensors_bytes(training: Training, settings: SimulatorSettings, *, finite: bool = True) -> bytes:
-    """The .safetensors file. Written by hand, because the library orders metadata at random: other bytes each time."""
+    """The .safetensors file of a training."""
+    rank = int(training.input.get("lora_rank") or 16)
+    shapes = tensor_shapes(rank, settings.lora_blocks, settings.lora_width)
+    return packed(shapes, metadata(training, rank), training.id, finite=finite)
+
+
+def packed(
+    shapes: Iterable[tuple[str, tuple[int, ...]]],
+    told: dict[str, str],
+    seed: str,
+    *,
+    finite: bool,
+    fixed: Mapping[str, float] = MappingProxyType({}),
+) -> bytes:
+    """A .safetensors file of noise that is the same for the same seed, but for tensors of a `fixed` value.
+
+    Written by hand, because the library orders metadata at random: other bytes each time.
+    """
     import numpy as np
 
-    rank = int(training.input.get("lora_rank") or 16)
-    random = np.random.default_rng(int.from_bytes(hashlib.sha256(training.id.encode()).digest(), "big"))
-    header: dict[str, object] = {"__metadata__": metadata(training, rank)}
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest(), "big"))
+    header: dict[str, object] = {"__metadata__": told}
     parts: list[bytes] = []
     offset = 0
-    for name, shape in tensor_shapes(rank, settings.lora_blocks, settings.lora_width):
+    for name, shape in shapes:
         values = random.standard_normal(shape, dtype=np.float32) * 0.02
-        if not finite:
-            values[0, 0] = np.nan
-        data = values.astype("<f2").tobytes()
+        if name in fixed:
+            values = np.full(shape, fixed[name], dtype=np.float32)
+        elif not finite:
+            values.flat[0] = np.nan
+        data = np.asarray(values).astype("<f2").tobytes()
         header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
         parts.append(data)
         offset += len(data)
