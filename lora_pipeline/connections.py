@@ -5,18 +5,22 @@ Everything connects at first use; making a `Connections` does no I/O.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lora_pipeline.settings import Settings
+from lora_pipeline.settings import RUNPOD, Settings, SettingsError
 
 if TYPE_CHECKING:
     from lora_pipeline.database.sessions import Database
+    from lora_pipeline.image_sets.profiles import ImageProfile
     from lora_pipeline.objects.store import ObjectStore
     from lora_pipeline.providers.protocol import TrainingProvider
     from lora_pipeline.trainings.start_rules import StartRules
     from lora_pipeline.trainings.webhooks import SigningSecret
+
+# RunPod's own default for how long a job may exist, queue included; it kills even a running one after that.
+_RUNPOD_TTL = timedelta(hours=24)
 
 
 class Connections:
@@ -49,12 +53,42 @@ class Connections:
         return open_store(self.settings.resolved_inbox)
 
     @cached_property
-    def provider(self) -> TrainingProvider:
+    def replicate(self) -> TrainingProvider:
         """Replicate, or the simulator (SettingsError where neither a token nor a simulator is there)."""
         from lora_pipeline.providers.replicate import ReplicateProvider
 
         base_url, token = self.settings.replicate_connection()
         return ReplicateProvider(base_url, token, timeout=self.settings.provider_timeout.total_seconds())
+
+    @cached_property
+    def runpod(self) -> TrainingProvider:
+        """RunPod, or the simulator (SettingsError where neither an endpoint with its key nor a simulator is there)."""
+        from lora_pipeline.providers.runpod import RunPodProvider
+
+        settings = self.settings
+        base_url, endpoint, api_key = settings.runpod_connection()
+        if not self.store.can_presign:
+            raise SettingsError(
+                f"RunPod reads datasets from a bucket and leaves its weights there, and the object store is "
+                f"{self.store.root}. Set LORA_OBJECT_STORE=s3://BUCKET/PREFIX"
+            )
+        return RunPodProvider(
+            base_url,
+            endpoint,
+            api_key,
+            self.store,
+            timeout=settings.provider_timeout.total_seconds(),
+            execution_timeout=settings.runpod_execution_timeout,
+            ttl=max(_RUNPOD_TTL, settings.runpod_execution_timeout * 2),
+        )
+
+    def provider_named(self, name: str) -> TrainingProvider:
+        """The provider of that name, as `training_runs.provider` stores it. SettingsError where it is not set up."""
+        return self.runpod if name == RUNPOD else self.replicate
+
+    def provider_for(self, model_type: str) -> TrainingProvider:
+        """Where a model of this type is trained, as the settings say."""
+        return self.provider_named(self.settings.provider_for(model_type))
 
     @cached_property
     def replicate_webhook_secret(self) -> SigningSecret:
@@ -67,26 +101,30 @@ class Connections:
     def _ask_webhook_secret(self) -> str:
         from lora_pipeline.providers.replicate import ReplicateProvider
 
-        assert isinstance(self.provider, ReplicateProvider)
-        return self.provider.webhook_secret()
+        assert isinstance(self.replicate, ReplicateProvider)
+        return self.replicate.webhook_secret()
 
     @cached_property
-    def start_rules(self) -> StartRules:
-        """What the settings say about starting trainings, in the words of the operations."""
+    def image_profile(self) -> ImageProfile:
+        """The thresholds of the image checks."""
         from lora_pipeline.image_sets.profiles import PROFILES
+
+        return PROFILES[self.settings.image_profile]
+
+    def start_rules(self, provider: str) -> StartRules:
+        """What the settings say about starting trainings at this provider, in the words of the operations."""
         from lora_pipeline.trainings.costs import DailyCaps
         from lora_pipeline.trainings.start_rules import StartRules
         from lora_pipeline.trainings.submission import SubmissionRules
 
         settings = self.settings
         return StartRules(
-            trainer=settings.trainer,
+            trainer=settings.runpod_trainer if provider == RUNPOD else settings.trainer,
             owner=settings.replicate_owner,
-            profile=PROFILES[settings.image_profile],
             submission=SubmissionRules(
                 caps=DailyCaps(settings.daily_training_cap, settings.daily_cost_cap),
                 lease=settings.lease,
-                webhook=settings.replicate_webhook_url,
+                webhook=settings.webhook_urls.get(provider),
             ),
         )
 
@@ -95,4 +133,6 @@ class Connections:
 
     def may_submit_by_itself(self) -> bool:
         """The money guard for sensors: a simulated provider needs no permission, a real one LORA_AUTO_SUBMIT."""
-        return self.settings.auto_submit or self.provider.simulated
+        if self.settings.auto_submit:
+            return True
+        return all(self.provider_named(name).simulated for name in self.settings.providers_in_use)

@@ -6,6 +6,7 @@ The providers' and databases' own names stand as they are known (`DATABASE_URL`,
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from datetime import timedelta
@@ -18,9 +19,15 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+ProviderName = Literal["replicate", "runpod"]
+REPLICATE: ProviderName = "replicate"
+RUNPOD: ProviderName = "runpod"
+PROVIDERS: tuple[ProviderName, ...] = (REPLICATE, RUNPOD)
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 REPLICATE_API = "https://api.replicate.com"
+RUNPOD_API = "https://api.runpod.ai"
 # ostris/flux-dev-lora-trainer as of 2024-12: the version that the documented parameters were read from.
 FLUX_TRAINER = "ostris/flux-dev-lora-trainer:e440909d3512c31646ee2e0c7d6f6f4923224863a6a10c494606e79fb5844497"
 
@@ -77,6 +84,18 @@ class Settings(BaseSettings):
 
     trainer: str = FLUX_TRAINER
     """The pinned trainer, `owner/name:64hex`."""
+
+    runpod_api_key: SecretStr | None = Field(default=None, validation_alias=_env("RUNPOD_API_KEY"))
+    runpod_base_url: str = RUNPOD_API
+    runpod_endpoint: str | None = None
+    """The id of the RunPod serverless endpoint whose worker trains."""
+    runpod_execution_timeout: Seconds = timedelta(hours=3)
+    """RunPod ends a job after this. Its own default is ten minutes, which no training fits into."""
+
+    provider: ProviderName = "replicate"
+    """Where models are trained: `replicate` or `runpod`."""
+    style_provider: ProviderName | None = None
+    """Where models of the type `style` are trained, if elsewhere."""
 
     auto_submit: bool = False
     """Let sensors start paid trainings. The simulator needs no permission."""
@@ -144,6 +163,11 @@ class Settings(BaseSettings):
         # The official client adds /v1 itself; a base that ends in it asks for /v1/v1.
         return url.rstrip("/").removesuffix("/v1")
 
+    @field_validator("runpod_base_url")
+    @classmethod
+    def _base_url_without_v2(cls, url: str) -> str:
+        return url.rstrip("/").removesuffix("/v2")
+
     @field_validator("replicate_webhook_secret", "callback_secret")
     @classmethod
     def _signing_secret(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -199,12 +223,57 @@ class Settings(BaseSettings):
         public = urlsplit(self.resolved_public_url).hostname or ""
         return self.api_host in LOOPBACK and public in LOOPBACK
 
+    def provider_for(self, model_type: str) -> ProviderName:
+        """Where a model of this type is trained."""
+        return self.style_provider or self.provider if model_type == "style" else self.provider
+
     @property
-    def replicate_webhook_url(self) -> str | None:
-        """Where Replicate sends webhooks; None where it could not reach us: it needs https, and polling is enough."""
-        if self.public_url is None or not self.public_url.startswith("https://"):
+    def providers_in_use(self) -> frozenset[ProviderName]:
+        """Every provider that new trainings may go to."""
+        return frozenset({self.provider, self.style_provider or self.provider})
+
+    @property
+    def runpod_trainer(self) -> str:
+        """What a RunPod training is trained by, as it is stored: the endpoint and its worker."""
+        return f"runpod/{self.runpod_connection()[1]}"
+
+    @property
+    def runpod_webhook_secret(self) -> str | None:
+        """The unguessable part of the address that RunPod's unsigned webhooks come to: made from the API key."""
+        try:
+            _, endpoint, api_key = self.runpod_connection()
+        except SettingsError:
             return None
-        return f"{self.public_url.rstrip('/')}/webhooks/replicate"
+        return hmac.digest(api_key.encode(), f"webhook of {endpoint}".encode(), "sha256").hex()
+
+    @property
+    def webhook_urls(self) -> dict[str, str]:
+        """Provider → where it sends webhooks; none where it could not reach us: it needs https, polling is enough."""
+        urls: dict[str, str] = {}
+        if self.public_url is not None and self.public_url.startswith("https://"):
+            base = f"{self.public_url.rstrip('/')}/webhooks"
+            urls[REPLICATE] = f"{base}/replicate"
+            if self.runpod_webhook_secret:
+                urls[RUNPOD] = f"{base}/runpod/{self.runpod_webhook_secret}"
+        return urls
+
+    def runpod_connection(self) -> tuple[str, str, str]:
+        """(base URL, endpoint, API key) of RunPod, or of the running stack's simulator where no key is set.
+
+        Raises SettingsError where neither is there.
+        """
+        key = self.runpod_api_key.get_secret_value() if self.runpod_api_key else ""
+        if key and self.runpod_endpoint:
+            return self.runpod_base_url, self.runpod_endpoint, key
+        if key or self.runpod_endpoint:
+            missing = "LORA_RUNPOD_ENDPOINT, the id of your serverless endpoint" if key else "RUNPOD_API_KEY"
+            raise SettingsError(f"RunPod needs two settings, and one is missing: set {missing}")
+        if self.running_stack and self.running_stack.simulator_url:
+            return self.running_stack.simulator_url, "simulated", "rpa_simulated"
+        raise SettingsError(
+            "RUNPOD_API_KEY environment variable is not set. Create a key at "
+            "https://www.runpod.io/console/user/settings, and set LORA_RUNPOD_ENDPOINT beside it"
+        )
 
     def replicate_connection(self) -> tuple[str, str]:
         """(base URL, token) of Replicate, or of the running stack's simulator where no token is set.

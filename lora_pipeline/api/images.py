@@ -27,7 +27,7 @@ def change_image(model: ModelId, wanted: ImageChange, caller: KnownCaller, servi
     connections = services.connections
     with connections.database.read() as session:
         model_key = reachable_model(session, caller, model).model_key
-    database, profile = connections.database, connections.start_rules.profile
+    database, profile = connections.database, connections.image_profile
     name, actor, now = wanted.name, caller.actor, connections.now()
     if wanted.choice is not None:
         set_choice(database, model_key, name, choice=wanted.choice, actor=actor, profile=profile, now=now)

@@ -35,9 +35,8 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import UserModel
 from lora_pipeline.trainings.cancelling import cancel_training
 from lora_pipeline.trainings.listing import list_trainings
-from lora_pipeline.trainings.packing import pack_training
-from lora_pipeline.trainings.retrying import retry_training
-from lora_pipeline.trainings.submission import submit_training
+from lora_pipeline.trainings.retrying import retry_now
+from lora_pipeline.trainings.runs import provider_of
 from lora_pipeline.versions.history import history_of, what_was_live
 from lora_pipeline.versions.listing import versions_of
 from lora_pipeline.versions.pinning import (
@@ -185,7 +184,7 @@ def cancel(model: ModelId, wanted: RunRequest, caller: KnownCaller, services: Sh
     run_id = _run(services, caller, model, wanted)
     with services.provider_calls.place():
         done = cancel_training(
-            connections.database, connections.provider, run_id, caller.actor, connections.now
+            connections.database, provider_of(connections, run_id), run_id, caller.actor, connections.now
         )
     return CancelAnswer(
         model_id=done.model_key, run=done.run_id, outcome=done.outcome.value, message=done.reason
@@ -195,30 +194,15 @@ def cancel(model: ModelId, wanted: RunRequest, caller: KnownCaller, services: Sh
 @router.post("/{model}/retry")
 def retry(model: ModelId, wanted: RunRequest, caller: KnownCaller, services: Shared) -> RetryAnswer:
     """Try again what ended badly: a new attempt on the same images, or the weights where only they were refused."""
-    connections, rules = services.connections, services.connections.start_rules
     run_id = _run(services, caller, model, wanted)
-    database, store, provider = connections.database, connections.store, connections.provider
     with services.starts.place():
-        done = retry_training(
-            database,
-            provider,
-            run_id,
-            caller.actor,
-            connections.now,
-            trainer=rules.trainer,
-            owner=rules.owner,
-        )
-        training_id, message = None, done.explanation
-        if done.new_attempt:
-            pack_training(database, store, done.run_id)
-            sent = submit_training(database, store, provider, done.run_id, rules.submission)
-            training_id, message = sent.training_id, sent.reason or done.explanation
+        done, sent = retry_now(services.connections, run_id, caller.actor)
     return RetryAnswer(
         model_id=done.model_key,
         run=done.run_id,
-        training_id=training_id,
+        training_id=sent.training_id if sent else None,
         new_attempt=done.new_attempt,
-        message=message,
+        message=(sent.reason if sent else None) or done.explanation,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from lora_pipeline.connections import Connections
+from lora_pipeline.settings import ProviderName
 from lora_pipeline.trainings.following import FollowRules, follow_trainings
 from lora_pipeline.trainings.reconciliation import ReconcileRules
 from lora_pipeline.trainings.standing import Standing, usual_seconds
@@ -26,10 +27,11 @@ _MOST_RUNS = 50_000
 
 
 class Refresher:
-    """Follows all open trainings once, for whoever asks: one at a time, and a pause in between."""
+    """Follows all open trainings of a provider once, for whoever asks: one at a time, and a pause in between."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, provider: ProviderName) -> None:
         self._connections = connections
+        self._provider = provider
         self._busy = threading.Lock()
         self._not_before = 0.0
 
@@ -56,9 +58,8 @@ class Refresher:
         connections, settings = self._connections, self._connections.settings
         rules = FollowRules(_BUDGET, ReconcileRules(settings.reconcile_grace, settings.auto_resubmit_after))
         try:
-            report = follow_trainings(
-                connections.database, connections.provider, rules, clock=connections.now
-            )
+            provider = connections.provider_named(self._provider)
+            report = follow_trainings(connections.database, provider, rules, clock=connections.now)
         except Exception:  # the answer has left; the status sensor meets the same trouble and shows it
             log.exception("progress could not be refreshed")
             return
@@ -73,13 +74,13 @@ class ProgressBoard:
         self._connections = connections
         self._lock = threading.Lock()
         self._shown: OrderedDict[int, int] = OrderedDict()
-        self._usual: tuple[float, float] | None = None
+        self._usual: tuple[float, dict[str, float]] | None = None
 
-    def usual_seconds(self) -> float:
-        """How long trainings usually take; asked of the database once a minute."""
+    def usual_seconds(self) -> dict[str, float]:
+        """How long trainings usually take at each provider; asked of the database once a minute."""
         known = self._usual
         if known is None or time.monotonic() - known[0] > _USUAL_FOR_S:
-            known = (time.monotonic(), usual_seconds(self._connections.database, "replicate"))
+            known = (time.monotonic(), usual_seconds(self._connections.database))
             self._usual = known
         return known[1]
 

@@ -16,6 +16,7 @@ from lora_pipeline.api.measuring import RequestCounts
 from lora_pipeline.api.refreshing import ProgressBoard, Refresher
 from lora_pipeline.api.starting import Starter
 from lora_pipeline.connections import Connections
+from lora_pipeline.settings import PROVIDERS
 
 _BURST_S = 4
 _FAILURES_AT_ONCE, _FAILURES_A_SECOND = 20, 0.5
@@ -41,7 +42,7 @@ class Services:
         self.drift: tuple[float, dict[str, int]] | None = None
         """Models by verdict, and when that was read."""
         self.starter = Starter(connections)
-        self.refresher = Refresher(connections)
+        self.refreshers: dict[str, Refresher] = {name: Refresher(connections, name) for name in PROVIDERS}
         self.board = ProgressBoard(connections)
 
     @cached_property

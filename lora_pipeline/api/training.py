@@ -97,7 +97,8 @@ def progress(
         else:
             condition &= UserModel.user_id == caller.user_id
         standing = board.shown(standing_of(session, condition, now, board.usual_seconds()))
-    refresh = BackgroundTask(services.refresher.work) if services.refresher.wanted(standing, now) else None
+    refresher = services.refreshers.get(standing.provider) if standing.provider else None
+    refresh = BackgroundTask(refresher.work) if refresher and refresher.wanted(standing, now) else None
     body = _progress(standing).model_dump_json(by_alias=True).encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
@@ -139,7 +140,8 @@ def _start(wanted: StartRequest, user_id: str, caller: Caller, services: Service
         else:
             uploads.append(own)
     with services.starts.place():
-        _ = connections.provider  # without one nothing is taken in: SettingsError says what to set
+        # Without a provider nothing is taken in: SettingsError says what to set.
+        _ = connections.provider_for(wanted.model_type)
         asked = ask_for_training_of(
             connections,
             WantedModel(user_id, wanted.model_name, wanted.model_type, wanted.gender),

@@ -87,7 +87,7 @@ def upload(
             connections.store,
             user,
             sources,
-            profile=connections.start_rules.profile,
+            profile=connections.image_profile,
             now=connections.now(),
         )
         return _answer(services, kept)
@@ -150,7 +150,7 @@ def _taken_in(services: Services, model_key: str, sources: list[ImageSource]) ->
         connections.store,
         model_key,
         sources,
-        profile=connections.start_rules.profile,
+        profile=connections.image_profile,
         clock=connections.now,
     )
     return list(report.files)

@@ -5,6 +5,7 @@ Answered at once: a delivery is verified and stored, and the provider is asked a
 
 from __future__ import annotations
 
+import hmac
 import logging
 import threading
 from http import HTTPStatus
@@ -17,41 +18,55 @@ from starlette.concurrency import run_in_threadpool
 from lora_pipeline.api.problems import Problem
 from lora_pipeline.connections import Connections
 from lora_pipeline.providers.protocol import ProviderError
+from lora_pipeline.settings import PROVIDERS, REPLICATE, RUNPOD, ProviderName
 from lora_pipeline.trainings.hints import handle_hints
 from lora_pipeline.trainings.webhooks import (
     MAX_BODY_BYTES,
     DeliveryUnreadable,
     SignatureRefused,
+    runpod_delivery,
     store_delivery,
     verified_delivery,
 )
 
 log = logging.getLogger(__name__)
 
-REPLICATE = "replicate"
 # What is left over is the next status tick's: a server must not fall behind on one provider's backlog.
 _HINTS_AT_ONCE = 50
 
 
 def webhooks_router(connections: Connections) -> APIRouter:
     router = APIRouter(tags=["webhooks"])
-    worker = HintWorker(connections)
+    workers = {name: HintWorker(connections, name) for name in PROVIDERS}
 
     @router.post("/webhooks/replicate")
     async def replicate_webhook(request: Request) -> Response:
         """A training's event, signed by Replicate. 401 where it is not, 200 where it is kept or was already."""
         body = await _body(request)
         new = await run_in_threadpool(_receive, connections, dict(request.headers), body)
-        return JSONResponse({"received": True, "new": new}, background=BackgroundTask(worker.work))
+        return JSONResponse(
+            {"received": True, "new": new}, background=BackgroundTask(workers[REPLICATE].work)
+        )
+
+    @router.post("/webhooks/runpod/{secret}")
+    async def runpod_webhook(secret: str, request: Request) -> Response:
+        """A job's event from RunPod, which signs nothing: the path proves it. 404 where it does not."""
+        expected = connections.settings.runpod_webhook_secret
+        if expected is None or not hmac.compare_digest(secret.encode(), expected.encode()):
+            raise Problem(HTTPStatus.NOT_FOUND, "there is no such address")
+        body = await _body(request)
+        new = await run_in_threadpool(_receive_from_runpod, connections, body)
+        return JSONResponse({"received": True, "new": new}, background=BackgroundTask(workers[RUNPOD].work))
 
     return router
 
 
 class HintWorker:
-    """Handles waiting hints in this process: one round at a time, however many deliveries arrive."""
+    """Handles a provider's waiting hints in this process: one round at a time, however many deliveries arrive."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, provider: ProviderName) -> None:
         self._connections = connections
+        self._provider = provider
         self._busy = threading.Lock()
         self._wanted = threading.Event()
 
@@ -73,7 +88,8 @@ class HintWorker:
     def _round(self) -> None:
         connections = self._connections
         try:
-            report = handle_hints(connections.database, connections.provider, connections.now, _HINTS_AT_ONCE)
+            provider = connections.provider_named(self._provider)
+            report = handle_hints(connections.database, provider, connections.now, _HINTS_AT_ONCE)
         except Exception:  # the answer has left; the tick will meet the same trouble and show it
             log.exception("hints could not be handled now; the next status tick tries again")
             return
@@ -94,6 +110,14 @@ async def _body(request: Request) -> bytes:
                 f"the delivery is larger than {MAX_BODY_BYTES} bytes; its training is polled instead",
             )
     return bytes(body)
+
+
+def _receive_from_runpod(connections: Connections, body: bytes) -> bool:
+    try:
+        delivery = runpod_delivery(body)
+    except DeliveryUnreadable as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from None
+    return store_delivery(connections.database, RUNPOD, delivery, connections.now())
 
 
 def _receive(connections: Connections, headers: dict[str, str], body: bytes) -> bool:

@@ -28,6 +28,7 @@ def train(model: str, steps: int | None, changes: tuple[str, ...], policy: str |
     from lora_pipeline.cli.exits import Exit
     from lora_pipeline.cli.output import show_json
     from lora_pipeline.trainings.parameters import DEFAULT_POLICY
+    from lora_pipeline.trainings.runs import provider_of
     from lora_pipeline.trainings.starting import start_training
     from lora_pipeline.trainings.submission import Submission
 
@@ -51,7 +52,7 @@ def train(model: str, steps: int | None, changes: tuple[str, ...], policy: str |
         say=lambda text: None if as_json else click.echo(f"{model_key}: {text}", err=True),
         warn=warn,
     )
-    simulated = connections.provider.simulated
+    simulated = provider_of(connections, result.run_id).simulated
     if as_json:
         show_json({"model": model_key, "simulated": simulated, **result.__dict__, "warnings": warnings})
     elif result.outcome is Submission.SUBMITTED:

@@ -24,10 +24,12 @@ def cancel(training: str, as_json: bool) -> int:
     from lora_pipeline.cli.environment import actor, connect
     from lora_pipeline.cli.exits import Exit
     from lora_pipeline.trainings.cancelling import Cancel, cancel_training
+    from lora_pipeline.trainings.runs import provider_of
 
     connections = connect()
     run_id = _run_id(connections, training)
-    result = cancel_training(connections.database, connections.provider, run_id, actor(), connections.now)
+    provider = provider_of(connections, run_id)
+    result = cancel_training(connections.database, provider, run_id, actor(), connections.now)
     _show(
         {"run": run_id, "model": result.model_key, "outcome": result.outcome.value, "reason": result.reason},
         f"{result.model_key}: run {run_id} {result.outcome.value.replace('_', ' ')}: {result.reason}",
@@ -64,6 +66,7 @@ def resolve(
     from lora_pipeline.cli.environment import actor, connect
     from lora_pipeline.cli.exits import Exit
     from lora_pipeline.trainings.deciding import abandon_training, adopt_training, resubmit_training
+    from lora_pipeline.trainings.runs import provider_of
 
     connections = connect()
     run_id = _run_id(connections, training)
@@ -71,7 +74,8 @@ def resolve(
         raise click.UsageError(_what_fits(connections, run_id))
     if again:
         return _retry(connections, run_id, as_json)
-    database, provider, who, clock = connections.database, connections.provider, actor(), connections.now
+    database, who, clock = connections.database, actor(), connections.now
+    provider = provider_of(connections, run_id)
     if resubmit:
         decided = resubmit_training(database, provider, run_id, who, clock)
     elif adopt is not None:

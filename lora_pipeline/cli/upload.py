@@ -114,7 +114,7 @@ def _take_in(
             connections.store,
             model_key,
             sources,
-            profile=connections.start_rules.profile,
+            profile=connections.image_profile,
             progress=lambda _: bar.advance(task),
         )
 

@@ -11,6 +11,7 @@ import dagster as dg
 from lora_pipeline.defs.events import materialise_result
 from lora_pipeline.defs.partitions import models
 from lora_pipeline.defs.resources import Pipeline
+from lora_pipeline.settings import REPLICATE, RUNPOD, ProviderName
 
 INTAKE, TRAINING, REGISTRY = "intake", "training", "registry"
 
@@ -38,30 +39,64 @@ def training_zip(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.Ma
     return materialise_result(event, connections.settings.resolved_public_url)
 
 
-@dg.asset(
-    partitions_def=models, group_name=TRAINING, kinds={"replicate"}, deps=[training_zip], code_version="1"
-)
-def replicate_training(context: dg.AssetExecutionContext, pipeline: Pipeline) -> dg.MaterializeResult[None]:
-    """The paid training at Replicate. Materialising submits it, once, and ends; the status sensor follows it."""
+def _submit_at(
+    provider: ProviderName, context: dg.AssetExecutionContext, pipeline: Pipeline
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Submit the partition's training where it is this provider's; the other provider's asset yields nothing."""
     from lora_pipeline.trainings.starting import submit_packed
 
     connections = pipeline.connections
-    event = submit_packed(connections, context.partition_key)
-    return materialise_result(event, connections.settings.resolved_public_url)
+    started = submit_packed(connections, context.partition_key, provider)
+    context.log.info(started.explanation)
+    if started.event is not None:
+        yield materialise_result(started.event, connections.settings.resolved_public_url)
+
+
+@dg.asset(
+    partitions_def=models,
+    group_name=TRAINING,
+    kinds={"replicate"},
+    deps=[training_zip],
+    output_required=False,
+    code_version="1",
+)
+def replicate_training(
+    context: dg.AssetExecutionContext, pipeline: Pipeline
+) -> Iterator[dg.MaterializeResult[None]]:
+    """The paid training at Replicate. Materialising submits it, once, and ends; the status sensor follows it."""
+    yield from _submit_at(REPLICATE, context, pipeline)
+
+
+@dg.asset(
+    partitions_def=models,
+    group_name=TRAINING,
+    kinds={"runpod"},
+    deps=[training_zip],
+    output_required=False,
+    code_version="1",
+)
+def runpod_training(
+    context: dg.AssetExecutionContext, pipeline: Pipeline
+) -> Iterator[dg.MaterializeResult[None]]:
+    """The paid training at RunPod, of the models that are trained there. The same life as at Replicate."""
+    yield from _submit_at(RUNPOD, context, pipeline)
 
 
 @dg.asset(
     partitions_def=models,
     group_name=REGISTRY,
     kinds={"safetensors"},
-    deps=[replicate_training],
+    deps=[replicate_training, runpod_training],
     output_required=False,
     code_version="1",
 )
 def trained_lora(
     context: dg.AssetExecutionContext, pipeline: Pipeline
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """The verified, archived and registered LoRA version. Comes by itself once the training has ended."""
+    """The verified, archived and registered LoRA version. Comes by itself once the training has ended.
+
+    A run that submits a training skips this step, since one of the two trainings is always another provider's.
+    """
     from lora_pipeline.trainings.starting import finish_if_succeeded
 
     connections = pipeline.connections
@@ -81,4 +116,11 @@ def version_registry(pipeline: Pipeline) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=registry_metadata(registry_facts(pipeline.connections.database)))
 
 
-ASSETS = [uploaded_image_set, training_zip, replicate_training, trained_lora, version_registry]
+ASSETS = [
+    uploaded_image_set,
+    training_zip,
+    replicate_training,
+    runpod_training,
+    trained_lora,
+    version_registry,
+]

@@ -55,7 +55,7 @@ def finalise_trainings() -> None:
 
 train_model = dg.define_asset_job(
     "train_model",
-    selection=["uploaded_image_set", "training_zip", "replicate_training", "trained_lora"],
+    selection=["uploaded_image_set", "training_zip", "replicate_training", "runpod_training", "trained_lora"],
     description="Train one model now: checks its photographs, packs them, submits, and ends.",
     executor_def=dg.in_process_executor,
     tags=_MAX_RUNTIME,

@@ -6,7 +6,7 @@ from lora_pipeline.defs.events import as_dagster_event
 from lora_pipeline.defs.jobs import finalise_trainings, start_trainings
 from lora_pipeline.defs.partitions import add_models
 from lora_pipeline.defs.resources import Pipeline
-from lora_pipeline.settings import Settings
+from lora_pipeline.settings import REPLICATE, RUNPOD, ProviderName, Settings
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -32,12 +32,12 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     @dg.sensor(job=finalise_trainings, minimum_interval_seconds=interval, default_status=running)
     def training_status_sensor(pipeline: Pipeline) -> dg.RunRequest | dg.SkipReason:
         """Follows every open training at Replicate, and asks for one batch run that finishes the succeeded."""
-        from lora_pipeline.trainings.finishing import follow_and_find_work
+        return _follow(pipeline, REPLICATE)
 
-        work = follow_and_find_work(pipeline.connections)
-        if work.lease is None:
-            return dg.SkipReason(work.explanation)
-        return _batch(finalise_trainings, "finalise_succeeded_trainings", work.lease)
+    @dg.sensor(job=finalise_trainings, minimum_interval_seconds=interval, default_status=running)
+    def runpod_status_sensor(pipeline: Pipeline) -> dg.RunRequest | dg.SkipReason:
+        """Follows every open training at RunPod, within the half hour for which it keeps a result."""
+        return _follow(pipeline, RUNPOD)
 
     @dg.sensor(minimum_interval_seconds=quick, default_status=running)
     def asset_event_sensor(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SensorResult:
@@ -54,7 +54,16 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         events = [as_dagster_event(event, public_url) for event in batch.events]
         return dg.SensorResult(asset_events=events, cursor=batch.token)
 
-    return [image_set_sensor, training_status_sensor, asset_event_sensor]
+    return [image_set_sensor, training_status_sensor, runpod_status_sensor, asset_event_sensor]
+
+
+def _follow(pipeline: Pipeline, provider: ProviderName) -> dg.RunRequest | dg.SkipReason:
+    from lora_pipeline.trainings.finishing import follow_and_find_work
+
+    work = follow_and_find_work(pipeline.connections, provider)
+    if work.lease is None:
+        return dg.SkipReason(work.explanation)
+    return _batch(finalise_trainings, "finalise_succeeded_trainings", work.lease)
 
 
 def _batch(job: dg.JobDefinition, op: str, lease: str) -> dg.RunRequest:

@@ -11,8 +11,8 @@ from enum import StrEnum
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.migrate import head
 from lora_pipeline.objects import open_store
-from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable
-from lora_pipeline.settings import SettingsError
+from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, TrainingProvider
+from lora_pipeline.settings import REPLICATE, RUNPOD, ProviderName, Settings, SettingsError
 from lora_pipeline.stack.health import answers
 from lora_pipeline.trainings.controls import submission_switch
 
@@ -45,7 +45,8 @@ def diagnose(connections: Connections) -> Iterator[Finding]:
         "database": _database,
         "object store": _object_store,
         "inbox": _inbox,
-        "provider": _provider,
+        "Replicate": _replicate,
+        "RunPod": _runpod,
         "money guard": _money_guard,
         "stack": _stack,
     }
@@ -85,12 +86,12 @@ def _inbox(connections: Connections) -> Finding:
     return Finding("inbox", Health.FINE, inbox.root)
 
 
-def _provider(connections: Connections) -> Finding:
+def _replicate(connections: Connections) -> Finding:
     settings = connections.settings
     try:
-        provider = connections.provider
+        provider = connections.replicate
     except SettingsError as error:
-        return Finding("provider", Health.BROKEN, str(error))
+        return _not_set_up(settings, REPLICATE, str(error))
     base_url, _ = settings.replicate_connection()
     owner = settings.replicate_owner or provider.owner()
     try:
@@ -98,11 +99,31 @@ def _provider(connections: Connections) -> Finding:
     except ProviderUnavailable:
         raise
     except ProviderError as error:
-        return Finding("provider", Health.BROKEN, f"LORA_TRAINER {settings.trainer}: {error}")
-    simulated = "simulated, nothing is paid" if provider.simulated else "real, trainings cost money"
-    return Finding(
-        "provider", Health.FINE, f"{base_url} as {owner} ({simulated}), trainer {settings.trainer[:60]}…"
-    )
+        return Finding("Replicate", Health.BROKEN, f"LORA_TRAINER {settings.trainer}: {error}")
+    text = f"{base_url} as {owner} ({_paid(provider)}), trainer {settings.trainer[:60]}…"
+    return Finding("Replicate", Health.FINE, text)
+
+
+def _runpod(connections: Connections) -> Finding:
+    settings = connections.settings
+    try:
+        provider = connections.runpod
+    except SettingsError as error:
+        return _not_set_up(settings, RUNPOD, str(error))
+    base_url, endpoint, _ = settings.runpod_connection()
+    return Finding("RunPod", Health.FINE, f"{base_url}, endpoint {endpoint} ({_paid(provider)})")
+
+
+def _not_set_up(settings: Settings, provider: ProviderName, why: str) -> Finding:
+    """Worth a repair only where models are to be trained there."""
+    subject = {REPLICATE: "Replicate", RUNPOD: "RunPod"}[provider]
+    if provider in settings.providers_in_use:
+        return Finding(subject, Health.BROKEN, why)
+    return Finding(subject, Health.FINE, "not used")
+
+
+def _paid(provider: TrainingProvider) -> str:
+    return "simulated, nothing is paid" if provider.simulated else "real, trainings cost money"
 
 
 def _money_guard(connections: Connections) -> Finding:

@@ -14,6 +14,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import AuditEntry, ReviewItem, TrainingRun
+from lora_pipeline.identity import IdentityError, parse_job_id
 from lora_pipeline.providers.protocol import TrainingJob
 from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
 from lora_pipeline.trainings.transitions import Moved, move, observe_one
@@ -26,10 +27,11 @@ _ADOPTABLE = frozenset({TrainingState.INTENT, TrainingState.HELD, TrainingState.
 
 
 def marks_of(job: TrainingJob) -> tuple[str, ...]:
-    """The tokens and file ids that a job's dataset address carries: what says whose job it is."""
+    """The tokens and file ids that a job carries, in its dataset's address or beside it: what says whose job it is."""
     reference = job.input_reference or ""
     path = reference.partition("?")[0]
-    return tuple(_TOKEN_IN_PATH.findall(path) + _FILE_IN_PATH.findall(path))
+    said = [job.mark] if job.mark else []
+    return tuple(said + _TOKEN_IN_PATH.findall(path) + _FILE_IN_PATH.findall(path))
 
 
 def jobs_by_mark(jobs: Iterable[TrainingJob]) -> Mapping[str, TrainingJob]:
@@ -46,7 +48,7 @@ def adopt(
     dropped silently but becomes a review item that names both.
     """
     run = session.get_one(TrainingRun, run_id, with_for_update=True)
-    if run.training_id == job.id:
+    if run.training_id is not None and _same_job(run.training_id, job.id):
         return observe_one(session, run, job, now)
     if run.training_id is not None or TrainingState(run.state) not in _ADOPTABLE:
         _report_second_job(session, run, job, now)
@@ -57,6 +59,16 @@ def adopt(
     run.lease_token = run.lease_until = run.not_before = None
     moved = move(session, run, TrainingState.SUBMITTED, now, emit=emit)
     return observe_one(session, run, job, now) or moved
+
+
+def _same_job(known: str, seen: str) -> bool:
+    """Whether two ids are one job's: word for word, or one RunPod UUID under two suffixes."""
+    if known == seen:
+        return True
+    try:
+        return parse_job_id(known).base == parse_job_id(seen).base
+    except IdentityError:
+        return False
 
 
 def _report_second_job(session: Session, run: TrainingRun, job: TrainingJob, now: datetime) -> None:

@@ -79,7 +79,7 @@ def ask_for_training_of(
     ImagesUnavailable, ModelMismatch, IntakeError, and TrainingRefused where the model is being trained on other
     images; nothing is asked for then.
     """
-    profile = connections.start_rules.profile
+    profile = connections.image_profile
     count = len(uploads) + len(urls)
     if count < profile.min_images:
         raise TooFewImages(f"At least {profile.min_images} training images are required; got {count}")
@@ -127,7 +127,7 @@ def fetch_rules(connections: Connections) -> FetchRules:
     settings = connections.settings
     return FetchRules(
         total_bytes=settings.upload_cap_bytes,
-        images=connections.start_rules.profile.max_images,
+        images=connections.image_profile.max_images,
         private_hosts=hosts_of(settings.image_hosts),
     )
 

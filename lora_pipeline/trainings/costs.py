@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-H100_USD_PER_SECOND = 0.001525
-"""Replicate's published price of an Nvidia H100, on which it runs Flux fine-tunes (replicate.com/pricing, 2025).
+USD_PER_SECOND = {"replicate": 0.001525, "runpod": 0.00116}
+"""What a second of an Nvidia H100 costs, as published in 2025: at Replicate, which runs Flux fine-tunes on it
+(replicate.com/pricing), and as a flex worker of a RunPod endpoint (runpod.io/pricing).
 
-Billed by the second of `predict_time`; queueing is free. A setting, should it change.
+Billed by the second of work; queueing is free.
 """
 
 
@@ -20,19 +21,14 @@ class DailyCaps:
     usd: float
 
 
-def estimated_cost(expected_seconds: float, usd_per_second: float = H100_USD_PER_SECOND) -> float:
-    """US dollars that a training of this length will cost, before it has run."""
-    return cost_of(expected_seconds, usd_per_second)
-
-
-def cost_of(predict_seconds: float, usd_per_second: float = H100_USD_PER_SECOND) -> float:
-    """US dollars for the seconds that the provider measured, to a hundredth of a cent.
+def cost_of(predict_seconds: float, provider: str) -> float:
+    """US dollars for seconds that the provider measured, or is expected to take, to a hundredth of a cent.
 
     Computed, not billed: the provider's answers carry no amount.
     """
     if not (math.isfinite(predict_seconds) and predict_seconds >= 0):
         raise ValueError(f"the cost of {predict_seconds} s: expected a duration of 0 s or more")
-    return round(predict_seconds * usd_per_second, 4)
+    return round(predict_seconds * USD_PER_SECOND[provider], 4)
 
 
 def over_daily_cap(count_today: int, cost_today: float, next_cost: float, caps: DailyCaps) -> str | None:

@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, TrainingRun
-from lora_pipeline.providers.protocol import NotFound, TrainingJob, TrainingProvider
+from lora_pipeline.providers.protocol import LeavesWeightsInBucket, NotFound, TrainingJob, TrainingProvider
 from lora_pipeline.trainings.adoption import adopt, marks_of
 from lora_pipeline.trainings.adoption_checks import Expected, objection_to_adopting
 from lora_pipeline.trainings.choices import choices_for
 from lora_pipeline.trainings.intents import TrainingRefused
 from lora_pipeline.trainings.late_landings import give_up_request
 from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.looking import look_at_training
+from lora_pipeline.trainings.outputs import outputs_are_known
 from lora_pipeline.trainings.reconciliation import CLOCK_SKEW
 from lora_pipeline.trainings.runs import locked_run, model_key_of
 from lora_pipeline.trainings.transitions import move
@@ -56,6 +58,7 @@ class _Unknown:
     """A submission of unknown outcome as it was read before the provider was asked."""
 
     run_id: int
+    token: str
     sent_at: datetime
     expected: Expected
 
@@ -76,6 +79,11 @@ def resubmit_training(
         run = _unchanged(session, unknown)
         model_key = model_key_of(session, run)
         if found is not None:
+            if not found.id:
+                raise DecisionRefused(
+                    f"the weights of training run {run_id} lie in the bucket, so it was started; which job made them "
+                    f"is not written there. Look it up, then: lora-pipeline trainings resolve {run_id} --adopt JOB_ID"
+                )
             _note(session, run, model_key, actor, "adopt training", now, training_id=found.id)
             adopt(session, run_id, found, provider.simulated, now)
             explanation = f"the provider has it as {found.id}: adopted, not sent again"
@@ -89,7 +97,7 @@ def resubmit_training(
         _note(session, run, model_key, actor, "resubmit training", now)
         run.post_started_at = run.not_before = run.lease_token = run.lease_until = None
         move(session, run, TrainingState.PACKED, now)
-    explanation = "the provider's list does not show it; it is sent again with the next batch"
+    explanation = "nothing with its token was found; it is sent again with the next batch"
     return Decided(run_id, model_key, Decision.RESUBMITTED, TrainingState.PACKED, explanation)
 
 
@@ -108,7 +116,8 @@ def adopt_training(
     """
     unknown = _unknown_submission(database, run_id, frozenset({TrainingState.HELD, TrainingState.INTENT}))
     try:
-        job = provider.get_training(training_id.strip())
+        asked = training_id.strip()
+        job = look_at_training(provider, asked, unknown.token, unknown.expected.destination)
     except NotFound as error:
         raise DecisionRefused(f"training run {run_id} cannot take {training_id.strip()}: {error}") from None
     objection = _owned_elsewhere(database, provider.name, run_id, job) or objection_to_adopting(
@@ -143,8 +152,8 @@ def abandon_training(
     with database.read() as session:
         seen = session.get(TrainingRun, run_id)
         lost = seen.training_id if seen is not None and seen.state == TrainingState.LOST else None
-    if lost is not None:
-        _still_lost(provider, run_id, lost)
+    if seen is not None and lost is not None:
+        _still_lost(provider, seen, lost)
     now = clock()
     with database.begin() as session:
         run = locked_run(session, run_id)
@@ -192,7 +201,7 @@ def _unknown_submission(database: Database, run_id: int, states: frozenset[Train
             wanted = "adopted" if TrainingState.INTENT in states else "sent again"
             raise DecisionRefused(_no_such_decision(run, wanted))
         marks = frozenset(mark for mark in (run.token, run.provider_file_id) if mark)
-        return _Unknown(run_id, sent_at, Expected(marks, run.trainer_requested, run.destination))
+        return _Unknown(run_id, run.token, sent_at, Expected(marks, run.trainer_requested, run.destination))
 
 
 def _unchanged(session: Session, unknown: _Unknown) -> TrainingRun:
@@ -207,7 +216,12 @@ def _unchanged(session: Session, unknown: _Unknown) -> TrainingRun:
 
 
 def _look_for(provider: TrainingProvider, unknown: _Unknown) -> TrainingJob | None:
-    """The run's job in the provider's list, read back to before its request was sent; None where it is not there."""
+    """The run's job in the provider's list, read back to before its request was sent; None where it is not there.
+
+    A provider without a list is looked for in the bucket: there only an ended training shows.
+    """
+    if isinstance(provider, LeavesWeightsInBucket):
+        return provider.find_training(unknown.token, unknown.expected.destination)
     for number, page in enumerate(provider.list_trainings(), 1):
         for job in page.jobs:
             if unknown.expected.marks.intersection(marks_of(job)):
@@ -244,9 +258,10 @@ def _owned_elsewhere(database: Database, provider: str, run_id: int, job: Traini
     return f"it belongs to training run {owner}" if owner is not None else None
 
 
-def _still_lost(provider: TrainingProvider, run_id: int, training_id: str) -> None:
+def _still_lost(provider: TrainingProvider, run: TrainingRun, training_id: str) -> None:
+    run_id = run.id
     try:
-        job = provider.get_training(training_id)
+        job = look_at_training(provider, training_id, run.token, run.destination)
     except NotFound:
         return
     raise DecisionRefused(
@@ -265,7 +280,9 @@ def _objection_to_abandoning(run: TrainingRun, *, looked_for: str | None) -> str
 
 def _success_without_outputs(run: TrainingRun) -> bool:
     """Whether the provider says succeeded and has never named the version or its weights."""
-    return run.state == TrainingState.SUCCEEDED and not (run.output_version and run.output_artifact_url)
+    return run.state == TrainingState.SUCCEEDED and not outputs_are_known(
+        run.provider, run.output_version, run.output_artifact_url
+    )
 
 
 def _note(

@@ -32,8 +32,9 @@ from lora_pipeline.trainings.cancelling import activate_unless_cancelled
 from lora_pipeline.trainings.facts import training_facts
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.outbox import AssetEvent
+from lora_pipeline.trainings.outputs import outputs_are_known, outputs_known
 from lora_pipeline.trainings.transitions import move, owe_all
-from lora_pipeline.versions.activation import Activated
+from lora_pipeline.versions.activation import Activated, open_activation
 from lora_pipeline.versions.archiving import archive_weights
 from lora_pipeline.versions.refusal import WeightsRefused
 from lora_pipeline.versions.registry import ArchivedWeights, VersionTaken, register_version, version_facts
@@ -108,23 +109,21 @@ def finalise_training(
         return _trouble(database, run, model_key, error, clock())
 
 
-def finalisable(database: Database, now: datetime, limit: int) -> list[int]:
-    """Succeeded runs that nobody is working on and whose outputs are known, oldest first."""
+def finalisable(database: Database, now: datetime, limit: int) -> dict[int, str]:
+    """Succeeded runs that nobody is working on and whose outputs are known, oldest first: run id → its provider."""
     with database.read() as session:
-        return list(
-            session.scalars(
-                select(TrainingRun.id)
-                .where(
-                    TrainingRun.state == TrainingState.SUCCEEDED,
-                    TrainingRun.output_version.is_not(None),
-                    TrainingRun.output_artifact_url.is_not(None),
-                    or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
-                    or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
-                )
-                .order_by(TrainingRun.succeeded_at)
-                .limit(limit)
+        rows = session.execute(
+            select(TrainingRun.id, TrainingRun.provider)
+            .where(
+                TrainingRun.state == TrainingState.SUCCEEDED,
+                outputs_known(),
+                or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
+                or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
             )
+            .order_by(TrainingRun.succeeded_at)
+            .limit(limit)
         )
+        return {run_id: provider for run_id, provider in rows}  # noqa: C416 - a Row is no pair to the type checker
 
 
 class _Incomplete(Exception):
@@ -146,12 +145,17 @@ def _take(session: Session, run_id: int, lease: str, rules: FinalisationRules, n
     )
 
 
-def _outputs(run: TrainingRun) -> tuple[VersionRef, str]:
-    """The trained version, canonical, and its weights URL. Another model's version is refused."""
-    if not run.output_version or not run.output_artifact_url:
+def _outputs(run: TrainingRun) -> tuple[VersionRef | None, str]:
+    """The trained version, canonical, if its provider keeps versions, and its weights' address.
+
+    Another model's version is refused.
+    """
+    url = run.output_artifact_url
+    if not url or not outputs_are_known(run.provider, run.output_version, url):
         raise _Incomplete("the provider has not named the version and its weights yet")
-    version = parse_version(run.output_version).of_model(parse_model(run.destination))
-    return version, run.output_artifact_url
+    if not run.output_version:
+        return None, url
+    return parse_version(run.output_version).of_model(parse_model(run.destination)), url
 
 
 def _archive(
@@ -169,7 +173,7 @@ def _archive(
 def _finish(
     database: Database,
     run_id: int,
-    provider_version: VersionRef,
+    provider_version: VersionRef | None,
     archived: ArchivedWeights,
     now: datetime,
     *,
@@ -196,6 +200,7 @@ def _finish(
 def trained_event(session: Session, run: TrainingRun, model: UserModel, version: ModelVersion) -> AssetEvent:
     """The materialisation of `trained_lora` that a finalised run is worth."""
     artifact = session.get(Artifact, version.artifact_id) if version.artifact_id else None
+    serving = open_activation(session, model.id)
     return AssetEvent(
         event_id=f"lora:{run.id}",
         asset_key="trained_lora",
@@ -204,7 +209,7 @@ def trained_event(session: Session, run: TrainingRun, model: UserModel, version:
         facts={
             **training_facts(run),
             **version_facts(version, artifact),
-            "active": model.replicate_version_id == version.provider_version,
+            "active": serving is not None and serving.version_id == version.id,
         },
     )
 

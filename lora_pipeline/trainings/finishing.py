@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import exists, select
+
 from lora_pipeline.connections import Connections
+from lora_pipeline.database.tables import TrainingRun
 from lora_pipeline.providers.protocol import ProviderUnavailable
+from lora_pipeline.settings import PROVIDERS, REPLICATE, ProviderName, SettingsError
 from lora_pipeline.trainings.batches import BatchReport, Failure, batch_lease
 from lora_pipeline.trainings.datasets import delete_ended_datasets
 from lora_pipeline.trainings.finalisation import (
@@ -21,6 +26,7 @@ from lora_pipeline.trainings.finalisation import (
 )
 from lora_pipeline.trainings.following import FollowReport, FollowRules, follow_trainings
 from lora_pipeline.trainings.leases import take_lease
+from lora_pipeline.trainings.lifecycle import OPEN
 from lora_pipeline.trainings.outbox import AssetEvent, owe
 from lora_pipeline.trainings.reconciliation import ReconcileRules
 from lora_pipeline.trainings.tending import ask_for_cancels, handle_waiting_hints
@@ -44,26 +50,32 @@ class WorkToFinish:
     followed: FollowReport
 
 
-def follow_and_find_work(connections: Connections) -> WorkToFinish:
-    """Follow every open training once, then say whether a finalising batch is due.
+def follow_and_find_work(connections: Connections, provider_name: ProviderName = REPLICATE) -> WorkToFinish:
+    """Follow every open training of one provider once, then say whether a finalising batch is due.
 
     Raises ProviderUnavailable where there was something to ask and no request got an answer, so that the
-    tick is seen to fail.
+    tick is seen to fail, and SettingsError where trainings are open at a provider that is not set up.
     """
     settings = connections.settings
+    try:
+        provider = connections.provider_named(provider_name)
+    except SettingsError as error:
+        if _any_open(connections, provider_name):
+            raise
+        return WorkToFinish(None, str(error), FollowReport())
     log.info(
         "Training Completion Monitor started - will check for stuck trainings every %s seconds",
         round(settings.poll_interval.total_seconds()),
     )
     started = connections.now()
-    ask_for_cancels(connections, started)
+    ask_for_cancels(connections, provider, started)
     rules = FollowRules(
         settings.tick_budget - (connections.now() - started),
         ReconcileRules(settings.reconcile_grace, settings.auto_resubmit_after),
     )
-    report = follow_trainings(connections.database, connections.provider, rules)
+    report = follow_trainings(connections.database, provider, rules)
     if not report.errors:
-        handle_waiting_hints(connections, started)
+        handle_waiting_hints(connections, provider, started)
     now = connections.now()
     if not finalisable(connections.database, now, 1):
         if not report.reached_provider:
@@ -82,8 +94,8 @@ def finalise_succeeded(
     tried: set[int] = set()
     with batch_lease(connections, LEASE, lease) as held:
         while held.renew():
-            due = finalisable(connections.database, connections.now(), _ROUND)
-            due = [run_id for run_id in due if run_id not in tried]
+            found = finalisable(connections.database, connections.now(), _ROUND)
+            due = {run_id: provider for run_id, provider in found.items() if run_id not in tried}
             if not due:
                 break
             tried.update(due)
@@ -94,9 +106,7 @@ def finalise_succeeded(
                 elif result.outcome in (Finalisation.HELD, Finalisation.RETRY):
                     failures.append(Failure(result.model_key, result.reason or ""))
                 held.renew()
-        delete_ended_datasets(
-            connections.database, connections.store, connections.provider, connections.now()
-        )
+        _delete_ended_datasets(connections)
         if done:
             _owe_registry(connections, max(tried))
     return BatchReport(tuple(done), tuple(failures), "finalised")
@@ -107,16 +117,31 @@ def finalisation_rules(connections: Connections) -> FinalisationRules:
     return FinalisationRules(connections.settings.weights_cap_bytes, connections.settings.lease)
 
 
-def _finalise_all(connections: Connections, run_ids: list[int]) -> Iterator[FinalisationResult]:
+def _finalise_all(connections: Connections, due: Mapping[int, str]) -> Iterator[FinalisationResult]:
     """Results as they come, so that the caller can renew its lease between them."""
     rules = finalisation_rules(connections)
-    database, store, provider = connections.database, connections.store, connections.provider
+    providers = {name: connections.provider_named(name) for name in set(due.values())}
 
-    def one(run_id: int) -> FinalisationResult:
-        return finalise_training(database, store, provider, run_id, rules)
+    def one(run: tuple[int, str]) -> FinalisationResult:
+        run_id, name = run
+        return finalise_training(connections.database, connections.store, providers[name], run_id, rules)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(one, run_ids)
+        yield from pool.map(one, due.items())
+
+
+def _delete_ended_datasets(connections: Connections) -> None:
+    for name in PROVIDERS:
+        # One that is not set up cannot be asked to delete what was handed to it, and its own copy expires.
+        with suppress(SettingsError):
+            provider = connections.provider_named(name)
+            delete_ended_datasets(connections.database, connections.store, provider, connections.now())
+
+
+def _any_open(connections: Connections, provider_name: str) -> bool:
+    with connections.database.read() as session:
+        is_open = exists().where(TrainingRun.provider == provider_name, TrainingRun.state.in_(OPEN))
+        return bool(session.scalar(select(is_open)))
 
 
 def _owe_registry(connections: Connections, last_run: int) -> None:

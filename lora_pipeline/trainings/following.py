@@ -1,8 +1,7 @@
-"""Following: one tick of the training monitor, from the provider's list to states in the database.
+"""Following: one tick of the training monitor, from what the provider says to states in the database.
 
-The list is read first, newest first, a hundred trainings a request; only what it did not show is asked for
-one by one, in rotation, and a bounded number of running trainings is read in full for their progress. A
-tick keeps to its time budget, and a second tick that overlaps it does nothing.
+What is asked, and in what order, is `polling`'s. A tick keeps to its time budget, and a second tick that overlaps
+it does nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +11,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import TrainingRun
 from lora_pipeline.providers.protocol import (
     JobState,
+    LeavesWeightsInBucket,
     TrainingJob,
     TrainingProvider,
 )
 from lora_pipeline.trainings.late_landings import given_up_requests, report_late_landings
 from lora_pipeline.trainings.leases import leased
 from lora_pipeline.trainings.lifecycle import FOLLOWED, TrainingState
-from lora_pipeline.trainings.polling import OpenTraining, Tick, read_logs, read_stragglers, walk_list
+from lora_pipeline.trainings.outputs import outputs_known
+from lora_pipeline.trainings.polling import (
+    OpenTraining,
+    Tick,
+    look_in_bucket,
+    read_logs,
+    read_stragglers,
+    read_unlisted,
+    walk_list,
+)
 from lora_pipeline.trainings.reconciliation import (
     ReconcileRules,
     UnknownSubmission,
@@ -90,12 +99,20 @@ def follow_trainings(
             log.info("No in-progress trainings found")
             return FollowReport()
         tick = Tick(started, deadline=started + rules.budget)
-        walk_list(tick, provider, followed, unknown, clock)
-        read_stragglers(tick, provider, followed, clock)
-        read_logs(tick, provider, followed, clock)
+        if isinstance(provider, LeavesWeightsInBucket):
+            read_unlisted(tick, provider, followed, clock)
+            looked_for = [(one.token, one.destination) for one in unknown]
+            looked_for += [(one.token, one.destination) for one in given_up]
+            look_in_bucket(tick, provider, looked_for, clock)
+        else:
+            walk_list(tick, provider, followed, unknown, clock)
+            read_stragglers(tick, provider, followed, clock)
+            read_logs(tick, provider, followed, clock)
         moved = _record(database, provider, tick, followed, unknown, rules, clock())
         if given_up:
-            moved += report_late_landings(database, given_up, tick.jobs.values(), provider.simulated, clock())
+            moved += report_late_landings(
+                database, given_up, tick.by_mark.values(), provider.simulated, clock()
+            )
     return FollowReport(
         open=len(followed),
         unknown=len(unknown),
@@ -116,10 +133,10 @@ def _followed(database: Database, provider: str) -> list[OpenTraining]:
         TrainingRun.submitted_at,
         TrainingRun.last_polled_at,
         TrainingRun.last_progress_at,
+        TrainingRun.token,
+        TrainingRun.destination,
     )
-    incomplete = (TrainingRun.state == TrainingState.SUCCEEDED) & or_(
-        TrainingRun.output_version.is_(None), TrainingRun.output_artifact_url.is_(None)
-    )
+    incomplete = (TrainingRun.state == TrainingState.SUCCEEDED) & not_(outputs_known())
     with database.read() as session:
         rows = session.execute(
             select(*columns)
@@ -131,8 +148,10 @@ def _followed(database: Database, provider: str) -> list[OpenTraining]:
             .order_by(TrainingRun.id)
         ).all()
     return [
-        OpenTraining(run_id, job_id, TrainingState(state), submitted_at, polled, progressed)
-        for run_id, job_id, state, submitted_at, polled, progressed in rows
+        OpenTraining(
+            run_id, job_id, TrainingState(state), submitted_at, polled, progressed, token, destination
+        )
+        for run_id, job_id, state, submitted_at, polled, progressed, token, destination in rows
         if job_id is not None and submitted_at is not None
     ]
 
@@ -169,11 +188,16 @@ def _record(
         tick.by_mark,
         covered_since=tick.reached_back_to,
         simulated=provider.simulated,
-        # An item that could not be read may be the very one that is missed: never send again on such a list.
-        rules=replace(rules.reconcile, resubmit_after=None) if tick.malformed else rules.reconcile,
+        rules=_reconcile_rules(provider, tick, rules.reconcile),
         looked_at=tick.started,
         now=now,
     )
+
+
+def _reconcile_rules(provider: TrainingProvider, tick: Tick, rules: ReconcileRules) -> ReconcileRules:
+    """Never send again on a list with items that could not be read, nor where there is no list at all."""
+    proves_absence = not tick.malformed and not isinstance(provider, LeavesWeightsInBucket)
+    return rules if proves_absence else replace(rules, resubmit_after=None)
 
 
 def _note_asked(
@@ -197,6 +221,12 @@ def _lose(session: Session, seen: OpenTraining, now: datetime) -> Moved | None:
     if now - seen.submitted_at < _LOST_AFTER:
         return None
     run = session.get_one(TrainingRun, seen.run_id, with_for_update=True)
+    if run.state == TrainingState.SUCCEEDED:
+        reason = (
+            f"the provider said that training {seen.job_id} succeeded, never named its weights, and no longer knows "
+            f"it (404). Decide with: lora-pipeline trainings resolve {seen.run_id} --retry | --abandon"
+        )
+        return move(session, run, TrainingState.HELD, now, reason=reason)
     if run.state not in (TrainingState.SUBMITTED, TrainingState.RUNNING):
         return None
     reason = (

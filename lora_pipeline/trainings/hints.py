@@ -17,6 +17,7 @@ from sqlalchemy import Update, exists, select, update
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import TrainingRun, WebhookDelivery
 from lora_pipeline.providers.protocol import (
+    LeavesWeightsInBucket,
     NotFound,
     ProviderError,
     ProviderUnavailable,
@@ -24,12 +25,20 @@ from lora_pipeline.providers.protocol import (
     Unauthenticated,
 )
 from lora_pipeline.trainings.lifecycle import FOLLOWED, TrainingState
+from lora_pipeline.trainings.looking import look_at_training
 from lora_pipeline.trainings.transitions import Moved, observe
+from lora_pipeline.trainings.unknown_jobs import AdoptedFromHints, adopt_from_hints, match_by_base
 
 log = logging.getLogger(__name__)
 
 _READ_AT_ONCE = 1_000
-_SHOWN_BY = {"starting": TrainingState.SUBMITTED, "processing": TrainingState.RUNNING}
+_SHOWN_BY = {
+    "starting": TrainingState.SUBMITTED,
+    "processing": TrainingState.RUNNING,
+    "IN_QUEUE": TrainingState.SUBMITTED,
+    "IN_PROGRESS": TrainingState.RUNNING,
+    "RUNNING": TrainingState.RUNNING,
+}
 _ORDER = [TrainingState.SUBMITTED, TrainingState.RUNNING]
 
 
@@ -51,6 +60,8 @@ class _Hints:
 
     run_id: int
     job_id: str
+    token: str
+    destination: str
     state: TrainingState
     statuses: tuple[str, ...]
     delivery_ids: tuple[int, ...]
@@ -80,14 +91,16 @@ def handle_hints(
     At most `limit` requests, none after `deadline`, and none after the provider turned out to be away: what
     is left waits for the next round.
     """
+    adopted = AdoptedFromHints()
+    if isinstance(provider, LeavesWeightsInBucket):
+        match_by_base(database, provider.name)
+        adopted = adopt_from_hints(database, provider, clock, limit, deadline=deadline)
     unknown = _note_unknown(database, provider.name)
+    moved, errors, asked = list(adopted.moved), list(adopted.errors), adopted.asked
     hints = _waiting(database, provider.name)
     idle = [hint for hint in hints if not any(worth_asking(hint.state, status) for status in hint.statuses)]
     _close(database, [one for hint in idle for one in hint.delivery_ids], "nothing new", clock())
     handled = sum(len(hint.delivery_ids) for hint in idle)
-    moved: list[Moved] = []
-    errors: list[str] = []
-    asked = 0
     for hint in [hint for hint in hints if hint not in idle][:limit]:
         if deadline is not None and clock() >= deadline:
             break
@@ -105,7 +118,7 @@ def _ask(
     database: Database, provider: TrainingProvider, hint: _Hints, clock: Callable[[], datetime]
 ) -> list[Moved]:
     try:
-        job = provider.get_training(hint.job_id)
+        job = look_at_training(provider, hint.job_id, hint.token, hint.destination)
     except NotFound:
         # Whether it is lost is decided where its age is known: in following.
         _close(database, hint.delivery_ids, "the provider does not show the training (404)", clock())
@@ -133,6 +146,8 @@ def _waiting(database: Database, provider: str) -> list[_Hints]:
                 WebhookDelivery.status,
                 TrainingRun.id,
                 TrainingRun.training_id,
+                TrainingRun.token,
+                TrainingRun.destination,
                 TrainingRun.state,
             )
             .join(
@@ -145,11 +160,13 @@ def _waiting(database: Database, provider: str) -> list[_Hints]:
             .limit(_READ_AT_ONCE)
         ).all()
     found: dict[int, _Hints] = {}
-    for delivery, status, run_id, job_id, state in rows:
+    for delivery, status, run_id, job_id, token, destination, state in rows:
         before = found.get(run_id)
         found[run_id] = _Hints(
             run_id,
             str(job_id),
+            token,
+            destination,
             TrainingState(state),
             (*(before.statuses if before else ()), status),
             (*(before.delivery_ids if before else ()), delivery),

@@ -11,9 +11,9 @@ from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import AuditEntry, ImageSet, TrainingRun, UserModel
-from lora_pipeline.providers.protocol import TrainingProvider
-from lora_pipeline.trainings.costs import estimated_cost
+from lora_pipeline.database.tables import AuditEntry, ImageSet, ModelVersion, TrainingRun, UserModel
+from lora_pipeline.providers.protocol import LeavesWeightsInBucket, TrainingProvider
+from lora_pipeline.trainings.costs import cost_of
 from lora_pipeline.trainings.facts import image_set_event
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
 from lora_pipeline.trainings.parameters import DEFAULT_POLICY, training_parameters
@@ -67,6 +67,7 @@ def open_training(
     """
     schema = provider.input_schema(trainer)
     destination_owner = owner or provider.owner()
+    into_bucket = isinstance(provider, LeavesWeightsInBucket)
     with database.begin() as session:
         model = session.scalars(
             select(UserModel).where(UserModel.model_key == wish.model_key).with_for_update()
@@ -92,14 +93,16 @@ def open_training(
             token=uuid.uuid4().hex,
             provider=provider.name,
             simulated=provider.simulated,
-            destination=model.replicate_model_id or destination_for(destination_owner, model),
+            destination=_weights_name(session, model)
+            if into_bucket
+            else model.replicate_model_id or destination_for(destination_owner, model),
             base_model="flux-dev",
             trainer_requested=trainer,
             parameters=dict(parameters.values),
             parameter_policy=parameters.policy,
             trigger_word=model.trigger_word,
             asked_by=wish.asked_by,
-            estimated_cost=estimated_cost(seconds),
+            estimated_cost=cost_of(seconds, provider.name),
             loss_history=[],
             state_changed_at=now,
             created_at=now,
@@ -160,6 +163,12 @@ def destination_for(owner: str, model: UserModel) -> str:
     """`owner/name` of the provider's model that receives a model's versions."""
     kind = "style" if model.model_type == "style" else "selfie"
     return f"{owner}/{model.model_key.lower()}-{kind}-lora"
+
+
+def _weights_name(session: Session, model: UserModel) -> str:
+    """The name of the weights' file where a worker writes it: `style_1_vV7`, as such workers name theirs."""
+    highest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model.id))
+    return f"{model.model_key}_vV{(highest or 0) + 1}"
 
 
 def _open_run(session: Session, model_id: int) -> TrainingRun | None:

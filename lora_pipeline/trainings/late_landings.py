@@ -45,8 +45,14 @@ class GivenUp:
     """One creation request whose outcome was never known and that nobody waits for any more."""
 
     run_id: int
-    marks: tuple[str, ...]
-    """The token, and the id of the file that the request named."""
+    token: str
+    destination: str
+    file_id: str | None
+    """The file that the request named, where one was handed to the provider."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (self.token, self.file_id) if self.file_id else (self.token,)
 
 
 @dataclass(frozen=True)
@@ -80,15 +86,15 @@ def given_up_requests(database: Database, provider: str, now: datetime) -> list[
             return []
         run_ids = {int(entry.details["run"]) for entry in entries}
         rows = session.execute(
-            select(TrainingRun.id, TrainingRun.token).where(
+            select(TrainingRun.id, TrainingRun.token, TrainingRun.destination).where(
                 TrainingRun.id.in_(run_ids), TrainingRun.provider == provider
             )
         )
-        tokens = {run_id: token for run_id, token in rows}  # noqa: C416 - a Row is no pair to the type checker
+        known = {run_id: (token, destination) for run_id, token, destination in rows}
     return [
-        GivenUp(run_id, tuple(mark for mark in (tokens[run_id], entry.details.get("file_id")) if mark))
+        GivenUp(run_id, *known[run_id], entry.details.get("file_id"))
         for entry in entries
-        if (run_id := int(entry.details["run"])) in tokens
+        if (run_id := int(entry.details["run"])) in known
     ]
 
 

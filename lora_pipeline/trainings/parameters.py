@@ -44,8 +44,17 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """What a trainer gets of this is what its schema knows: `ostris/flux-dev-lora-trainer` has no `num_repeats`."""
 
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "steps": ("training_steps", "max_train_steps"),
+    # A kohya network's alpha is its rank unless said otherwise; together they scale by one.
+    "lora_rank": ("network_dim", "network_alpha"),
+    "optimizer": ("optimizer_type",),
+}
+"""What other trainers call these: `replicate/fast-flux-trainer`, and workers that run kohya's scripts."""
+
 _FIXED = {
     DATASET_INPUT: "the dataset is packed from the image set; leave it out",
+    "class_tokens": "a model keeps its trigger word for life, or every prompt saved with it breaks; leave it out",
     "trigger_word": "a model keeps its trigger word for life, or every prompt saved with it breaks; leave it out",
 }
 
@@ -132,9 +141,10 @@ def training_parameters(
     Raises ParametersRefused with all problems at once.
     """
     chosen = {**DEFAULTS, **_policy(policy).choose(image_count)}
-    chosen["training_steps"] = chosen["steps"]
+    for name, others in _OTHER_NAMES.items():
+        chosen |= dict.fromkeys(others, chosen[name])
     chosen["lora_type"] = "style" if model_type == "style" else "subject"
-    chosen["trigger_word"] = trigger_word
+    chosen["trigger_word"] = chosen["class_tokens"] = trigger_word
     chosen["autocaption_prefix"] = caption_prefix(trigger_word, model_type)
     known = _properties(schema)
     values = {name: value for name, value in chosen.items() if name in known}
@@ -144,8 +154,13 @@ def training_parameters(
     problems += validate_parameters(values, schema)
     if problems:
         raise ParametersRefused(problems)
-    steps = values.get("steps", values.get("training_steps", chosen["steps"]))
-    return TrainingParameters(values=values, policy=policy, steps=int(steps))
+    return TrainingParameters(values=values, policy=policy, steps=steps_of(values))
+
+
+def steps_of(parameters: Mapping[str, Any]) -> int:
+    """The training steps among a run's parameters, under whichever name its trainer has for them."""
+    names = ("steps", *_OTHER_NAMES["steps"])
+    return int(next((parameters[name] for name in names if parameters.get(name)), DEFAULTS["steps"]))
 
 
 def caption_prefix(trigger_word: str, model_type: str) -> str:

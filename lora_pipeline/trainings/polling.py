@@ -1,19 +1,21 @@
 """Polling: what one tick asks the provider, and in what order.
 
-The list first, newest first, a hundred trainings a request; then what it did not show, one by one and in
-rotation; then a bounded number of running trainings in full, for their progress. Records what was learned in
-memory only: what follows from it is `following`'s.
+Where the provider lists its trainings: the list first, newest first, a hundred trainings a request; then what it
+did not show, one by one and in rotation; then a bounded number of running trainings in full, for their progress.
+Where it lists none: every training one by one, many at once, and the bucket for those whose job is not known.
+Records what was learned in memory only: what follows from it is `following`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from lora_pipeline.providers.protocol import (
     JobState,
+    LeavesWeightsInBucket,
     NotFound,
     ProviderError,
     TrainingJob,
@@ -21,12 +23,16 @@ from lora_pipeline.providers.protocol import (
 )
 from lora_pipeline.trainings.adoption import marks_of
 from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.looking import look_at_training
 from lora_pipeline.trainings.reconciliation import CLOCK_SKEW, UnknownSubmission
 
 MAX_PAGES = 100
 MAX_SINGLE_READS = 20
 MAX_LOG_READS = 8
+MAX_BUCKET_LOOKS = 100
 _READS_AT_ONCE = 4
+# RunPod takes 200 status requests a second; this many at 150 ms each are half of that.
+_UNLISTED_READS_AT_ONCE = 16
 _HAVE_LOGS = (JobState.RUNNING, JobState.SUCCEEDED)
 
 
@@ -40,6 +46,8 @@ class OpenTraining:
     submitted_at: datetime
     last_polled_at: datetime | None
     last_progress_at: datetime | None
+    token: str
+    destination: str
 
 
 @dataclass
@@ -126,10 +134,53 @@ def read_stragglers(
 ) -> None:
     """Ask for what the list did not show, the longest unasked first, so that nobody starves."""
     absent = [run for run in followed if run.job_id not in tick.jobs]
-    due = sorted(absent, key=lambda run: _or_never(run.last_polled_at))[:MAX_SINGLE_READS]
-    for run, answer in _read_each(provider, due, tick, clock):
+    _read_one_by_one(tick, provider, absent, clock, most=MAX_SINGLE_READS, at_once=_READS_AT_ONCE)
+
+
+def read_unlisted(
+    tick: Tick, provider: TrainingProvider, followed: list[OpenTraining], clock: Callable[[], datetime]
+) -> None:
+    """Ask for every training of a provider that lists none, as far as the tick's budget reaches."""
+    _read_one_by_one(tick, provider, followed, clock, most=len(followed), at_once=_UNLISTED_READS_AT_ONCE)
+
+
+def look_in_bucket(
+    tick: Tick,
+    provider: LeavesWeightsInBucket,
+    looked_for: Iterable[tuple[str, str]],
+    clock: Callable[[], datetime],
+) -> None:
+    """Look for weights under the tokens (with their destinations) of trainings whose job is not known."""
+    tick.reached_back_to = datetime.min.replace(tzinfo=UTC)
+    for number, (token, destination) in enumerate(looked_for):
+        if number >= MAX_BUCKET_LOOKS or clock() >= tick.deadline:
+            # Who was not looked for is not absent.
+            tick.reached_back_to = None
+            return
+        try:
+            job = provider.find_training(token, destination)
+        except ProviderError as error:
+            tick.errors.append(f"bucket: {error}")
+            tick.reached_back_to = None
+            return
+        if job is not None and job.id:
+            tick.by_mark[token] = job
+
+
+def _read_one_by_one(
+    tick: Tick,
+    provider: TrainingProvider,
+    runs: list[OpenTraining],
+    clock: Callable[[], datetime],
+    *,
+    most: int,
+    at_once: int,
+) -> None:
+    due = sorted(runs, key=lambda run: _or_never(run.last_polled_at))[:most]
+    for run, answer in _read_each(provider, due, tick, clock, at_once):
         if isinstance(answer, TrainingJob):
-            tick.learn(answer)
+            # Under the id that was asked for: RunPod answers some ids with a suffix that it did not give them.
+            tick.learn(replace(answer, id=run.job_id))
         elif isinstance(answer, NotFound):
             tick.missing.append(run)
         else:
@@ -146,7 +197,7 @@ def read_logs(
     without_logs = [run for run in followed if run.job_id in tick.jobs and tick.jobs[run.job_id].logs is None]
     running = [run for run in without_logs if tick.jobs[run.job_id].state in _HAVE_LOGS]
     due = sorted(running, key=lambda run: _or_never(run.last_progress_at))[:MAX_LOG_READS]
-    for run, answer in _read_each(provider, due, tick, clock):
+    for run, answer in _read_each(provider, due, tick, clock, _READS_AT_ONCE):
         if isinstance(answer, TrainingJob):
             tick.learn(answer)
             tick.log_reads += 1
@@ -155,7 +206,11 @@ def read_logs(
 
 
 def _read_each(
-    provider: TrainingProvider, runs: list[OpenTraining], tick: Tick, clock: Callable[[], datetime]
+    provider: TrainingProvider,
+    runs: list[OpenTraining],
+    tick: Tick,
+    clock: Callable[[], datetime],
+    at_once: int,
 ) -> Iterator[tuple[OpenTraining, TrainingJob | ProviderError]]:
     """Read trainings one by one, a few at a time, until the budget is spent; trouble is an answer too."""
 
@@ -163,13 +218,13 @@ def _read_each(
         if clock() >= tick.deadline:
             return None
         try:
-            return provider.get_training(run.job_id)
+            return look_at_training(provider, run.job_id, run.token, run.destination)
         except ProviderError as error:
             return error
 
     if not runs:
         return
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         for run, answer in zip(runs, pool.map(read, runs), strict=True):
             if answer is not None:
                 yield run, answer

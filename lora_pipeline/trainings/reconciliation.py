@@ -1,6 +1,6 @@
-"""Submissions of unknown outcome: found at the provider by their token, or held for a person.
+"""Submissions of unknown outcome: found by their token at the provider or in the bucket, or held for a person.
 
-Absence proves little: a provider's list may lag and a request may land late. So a run is held only after a
+Absence proves little: a list may lag, a request may land late, and a worker leaves nothing before its end. So a run is held only after a
 walk that covers its time came back without it once the grace time was over, and it stays looked for even
 then. Sending again by itself is opt-in, for those who prefer a possible second payment to a question.
 """
@@ -36,6 +36,7 @@ class UnknownSubmission:
     file_id: str | None
     sent_at: datetime
     held: bool
+    destination: str
 
     def job_in(self, jobs: Mapping[str, TrainingJob]) -> TrainingJob | None:
         """The job that carries this run's mark, out of jobs indexed by mark."""
@@ -75,6 +76,7 @@ def unknown_submissions(database: Database, provider: str, now: datetime) -> lis
                 run.provider_file_id,
                 _known(run.post_started_at),
                 run.state == TrainingState.HELD,
+                run.destination,
             )
             for run in runs
         ]
@@ -123,7 +125,7 @@ def _absent(
         return None
     reason = (
         f"the provider was asked to start this training at {submission.sent_at:%Y-%m-%d %H:%M:%S} UTC, its answer "
-        f"never arrived, and no training with its token is listed after {int(age.total_seconds() // 60)} minutes. "
+        f"never arrived, and nothing with its token was found after {int(age.total_seconds() // 60)} minutes. "
         f"Look at the provider's page, then decide: lora-pipeline trainings resolve {submission.run_id} "
         "--resubmit | --adopt TRAINING_ID | --abandon"
     )

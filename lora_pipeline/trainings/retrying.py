@@ -18,7 +18,7 @@ from lora_pipeline.trainings.intents import TrainingRefused, TrainingWish, open_
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.packing import pack_training
 from lora_pipeline.trainings.parameters import overridable
-from lora_pipeline.trainings.runs import locked_run, model_key_of
+from lora_pipeline.trainings.runs import locked_run, model_key_of, provider_of
 from lora_pipeline.trainings.submission import SubmissionResult, submit_training
 from lora_pipeline.trainings.transitions import move
 
@@ -137,12 +137,8 @@ def retry_now(
 
     Raises what `retry_training`, packing and submission raise.
     """
-    database, store, provider, rules = (
-        connections.database,
-        connections.store,
-        connections.provider,
-        connections.start_rules,
-    )
+    database, store, provider = connections.database, connections.store, provider_of(connections, run_id)
+    rules = connections.start_rules(provider.name)
     retried = retry_training(
         database, provider, run_id, actor, connections.now, trainer=rules.trainer, owner=rules.owner
     )

@@ -6,6 +6,7 @@ passed, and says so.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session, defer
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Activation, ImageSet, ModelVersion, TrainingRun, UserModel
+from lora_pipeline.settings import PROVIDERS
 from lora_pipeline.trainings.intents import recent_durations
 from lora_pipeline.trainings.lifecycle import FOLLOWED, SHOWN_STATUS, TrainingState
 from lora_pipeline.trainings.progress import estimate_progress, expected_seconds, merge_progress
@@ -42,6 +44,7 @@ class Standing:
     seconds_left: int | None
     """About how long it will still take, in half minutes; None where that says nothing."""
     run_id: int | None
+    provider: str | None
     training_id: str | None
     attempt: int | None
     error: str | None
@@ -55,10 +58,12 @@ class Standing:
     """Whether the provider could tell more than the database does."""
 
 
-def standing_of(session: Session, condition: ColumnElement[bool], now: datetime, expected: float) -> Standing:
+def standing_of(
+    session: Session, condition: ColumnElement[bool], now: datetime, usual: Mapping[str, float]
+) -> Standing:
     """The standing of the one model that meets the condition. Raises ModelNotFound.
 
-    `expected` is how many seconds a training usually takes, for the estimate.
+    `usual` says how many seconds a training usually takes at each provider, for the estimate.
     """
     row = session.execute(_QUESTION.where(condition)).one_or_none()
     if row is None:
@@ -73,6 +78,7 @@ def standing_of(session: Session, condition: ColumnElement[bool], now: datetime,
         return _before_a_run(model, "pending", 0, number, provider_version)
     if run is None:
         return _before_a_run(model, model.training_status, model.training_progress, number, provider_version)
+    expected = usual[run.provider]
     progress, estimated = shown_progress(run, now, expected)
     state = TrainingState(run.state)
     return replace(
@@ -80,6 +86,7 @@ def standing_of(session: Session, condition: ColumnElement[bool], now: datetime,
         estimated=estimated,
         seconds_left=_seconds_left(run, now, expected) if state in _ESTIMATED else None,
         run_id=run.id,
+        provider=run.provider,
         training_id=run.training_id,
         attempt=run.attempt,
         error=run.error,
@@ -114,6 +121,7 @@ def _before_a_run(
         estimated=False,
         seconds_left=None,
         run_id=None,
+        provider=None,
         training_id=None,
         attempt=None,
         error=model.failure_reason,
@@ -137,10 +145,10 @@ def shown_progress(run: TrainingRun, now: datetime, expected: float) -> tuple[in
     return merge_progress(run.progress, estimate_progress(elapsed, expected)), True
 
 
-def usual_seconds(database: Database, provider: str) -> float:
-    """How long a training of the provider usually takes, from those that ended well."""
+def usual_seconds(database: Database) -> dict[str, float]:
+    """How long a training usually takes at each provider, from those that ended well."""
     with database.read() as session:
-        return expected_seconds(recent_durations(session, provider), _STEPS)
+        return {name: expected_seconds(recent_durations(session, name), _STEPS) for name in PROVIDERS}
 
 
 def _seconds_left(run: TrainingRun, now: datetime, expected: float) -> int | None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_pipeline.image_sets.profiles import ImageProfile
 from lora_pipeline.trainings.submission import SubmissionRules
 
 
 @dataclass(frozen=True)
 class StartRules:
-    """Which trainer, under which account, by which image checks, and what may be spent."""
+    """Which trainer, under which account, and what may be spent."""
 
     trainer: str
-    """`owner/name:64hex`, pinned."""
+    """`owner/name:64hex`, pinned; `runpod/ENDPOINT` where a worker of our own trains."""
     owner: str | None
     """The account that owns destinations; the token's own if None."""
-    profile: ImageProfile
     submission: SubmissionRules

@@ -32,6 +32,7 @@ from lora_pipeline.trainings.outbox import AssetEvent
 from lora_pipeline.trainings.packing import pack_training
 from lora_pipeline.trainings.parameters import DEFAULT_POLICY
 from lora_pipeline.trainings.retraining_warnings import training_warnings
+from lora_pipeline.trainings.runs import provider_of
 from lora_pipeline.trainings.submission import (
     Submission,
     SubmissionResult,
@@ -55,6 +56,14 @@ class PreparedSet:
     event: AssetEvent
     warnings: tuple[str, ...]
     """What to tell a person before it is paid."""
+
+
+@dataclass(frozen=True)
+class StartedTraining:
+    """The event of a training at one provider, or why there is none."""
+
+    event: AssetEvent | None
+    explanation: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def take_in_arrivals(connections: Connections, model_key: str) -> IntakeReport:
         connections.store,
         connections.inbox,
         model_key,
-        profile=connections.start_rules.profile,
+        profile=connections.image_profile,
     )
 
 
@@ -92,7 +101,7 @@ def freeze(connections: Connections, model_key: str) -> PreparedSet:
         connections.database,
         connections.store,
         model_key,
-        profile=connections.start_rules.profile,
+        profile=connections.image_profile,
         zip_limit_bytes=None if connections.store.can_presign else FILE_ENDPOINT_LIMIT,
     )
     with connections.database.read() as session:
@@ -117,17 +126,21 @@ def open_and_pack(connections: Connections, model_key: str, *, asked_by: str) ->
         return zip_event(session.get_one(TrainingRun, opened.run_id), model_key)
 
 
-def submit_packed(connections: Connections, model_key: str) -> AssetEvent:
-    """Submit the model's packed training, or report the one that is under way; the event of the training."""
+def submit_packed(connections: Connections, model_key: str, provider: str) -> StartedTraining:
+    """Submit the model's packed training, or report the one that is under way, if it is this provider's."""
     with connections.database.read() as session:
         run = newest_run(session, model_key)
     if run is None or run.state not in OPEN:
         raise TrainingRefused(f"{model_key} has no training to submit: materialise training_zip first")
+    if run.provider != provider:
+        return StartedTraining(None, f"{model_key} is trained at {run.provider}: nothing to do at {provider}")
     result = submit(connections, run.id, emit=False)
     if result.outcome in (Submission.REFUSED, Submission.DEFERRED, Submission.UNKNOWN):
         raise TrainingRefused(f"{model_key}: {result.outcome.value}: {result.reason}")
     with connections.database.read() as session:
-        return training_event(session.get_one(TrainingRun, run.id), model_key)
+        event = training_event(session.get_one(TrainingRun, run.id), model_key)
+    explanation = f"{model_key}: submitted. The status sensor follows it, and trained_lora comes by itself"
+    return StartedTraining(event, explanation)
 
 
 def finish_if_succeeded(connections: Connections, model_key: str) -> FinishedLora:
@@ -140,7 +153,7 @@ def finish_if_succeeded(connections: Connections, model_key: str) -> FinishedLor
         finalise_training(
             connections.database,
             connections.store,
-            connections.provider,
+            connections.provider_named(run.provider),
             run.id,
             finalisation_rules(connections),
             emit=False,
@@ -149,7 +162,7 @@ def finish_if_succeeded(connections: Connections, model_key: str) -> FinishedLor
         run = session.get_one(TrainingRun, run.id)
         if run.state != TrainingState.FINALISED:
             waiting = f"training {run.training_id or run.id} is {run.state}"
-            return FinishedLora(None, f"{waiting}; training_status_sensor finishes it and reports this asset")
+            return FinishedLora(None, f"{waiting}; the status sensor finishes it and reports this asset")
         version = session.scalars(select(ModelVersion).where(ModelVersion.training_run_id == run.id)).one()
         model = session.get_one(UserModel, run.model_id)
         return FinishedLora(trained_event(session, run, model, version))
@@ -191,10 +204,15 @@ def train(
 
 
 def _open(connections: Connections, wish: TrainingWish, *, emit: bool = True) -> OpenedTraining:
-    rules = connections.start_rules
+    with connections.database.read() as session:
+        model_type = session.scalars(
+            select(UserModel.model_type).where(UserModel.model_key == wish.model_key)
+        ).one()
+    provider = connections.provider_for(model_type)
+    rules = connections.start_rules(provider.name)
     return open_training(
         connections.database,
-        connections.provider,
+        provider,
         wish,
         trainer=rules.trainer,
         owner=rules.owner,
@@ -205,12 +223,13 @@ def _open(connections: Connections, wish: TrainingWish, *, emit: bool = True) ->
 
 def submit(connections: Connections, run_id: int, *, emit: bool = True) -> SubmissionResult:
     """Send one packed training, as the settings allow."""
+    provider = provider_of(connections, run_id)
     return submit_training(
         connections.database,
         connections.store,
-        connections.provider,
+        provider,
         run_id,
-        connections.start_rules.submission,
+        connections.start_rules(provider.name).submission,
         emit=emit,
     )
 

@@ -14,6 +14,8 @@ from lora_pipeline.trainings.controls import submission_switch
 from lora_pipeline.trainings.deadlines import StuckRules, StuckTraining, WaitingRun, find_stuck
 from lora_pipeline.trainings.intents import recent_durations
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
+from lora_pipeline.trainings.outputs import outputs_are_known
+from lora_pipeline.trainings.parameters import steps_of
 from lora_pipeline.trainings.progress import expected_seconds
 
 _COLUMNS = (
@@ -71,8 +73,7 @@ def stuck_facts(stuck: StuckTraining) -> dict[str, Any]:
 
 def _waiting(row: Any, history: dict[str, list[float]]) -> WaitingRun:
     state = TrainingState(row.state)
-    outputs_known = bool(row.output_version and row.output_artifact_url)
-    steps = row.parameters.get("steps", row.parameters.get("training_steps", 0))
+    outputs_known = outputs_are_known(row.provider, row.output_version, row.output_artifact_url)
     return WaitingRun(
         run_id=row.id,
         model_key=row.model_key,
@@ -83,5 +84,5 @@ def _waiting(row: Any, history: dict[str, list[float]]) -> WaitingRun:
         reason=row.hold_reason or row.error,
         outputs_known=outputs_known,
         choices=choices_for(state, paid=row.succeeded_at is not None, outputs_known=outputs_known),
-        expected_seconds=expected_seconds(history[row.provider], int(steps)),
+        expected_seconds=expected_seconds(history[row.provider], steps_of(row.parameters)),
     )

@@ -187,7 +187,7 @@ def _dataset(
         if not kept:
             return None
     inputs: dict[str, Any] = {**run.parameters, "input_images": url}
-    request = TrainingRequest(run.trainer_requested, run.destination, inputs, rules.webhook)
+    request = TrainingRequest(run.trainer_requested, run.destination, inputs, rules.webhook, run.token)
     return _Dataset(run_id, lease, run.token, run.destination, model_name, simulated, request)
 
 

@@ -11,6 +11,7 @@ import logging
 from datetime import datetime, timedelta
 
 from lora_pipeline.connections import Connections
+from lora_pipeline.providers.protocol import TrainingProvider
 from lora_pipeline.trainings.cancelling import CancelRound, send_due_cancels
 from lora_pipeline.trainings.hints import HintsReport, handle_hints
 from lora_pipeline.trainings.late_landings import SecondTrainings, cancel_second_trainings
@@ -21,9 +22,11 @@ _AT_ONCE = 20
 _CANCEL_WINDOW = timedelta(seconds=5)
 
 
-def ask_for_cancels(connections: Connections, started: datetime) -> tuple[CancelRound, SecondTrainings]:
+def ask_for_cancels(
+    connections: Connections, provider: TrainingProvider, started: datetime
+) -> tuple[CancelRound, SecondTrainings]:
     """Ask for every cancel that the provider owes us, and end second jobs, within a few seconds."""
-    database, provider, clock = connections.database, connections.provider, connections.now
+    database, clock = connections.database, connections.now
     deadline = started + _CANCEL_WINDOW
     cancels = send_due_cancels(database, provider, clock, _AT_ONCE, deadline=deadline)
     if cancels.errors:
@@ -34,12 +37,12 @@ def ask_for_cancels(connections: Connections, started: datetime) -> tuple[Cancel
     return cancels, seconds
 
 
-def handle_waiting_hints(connections: Connections, started: datetime) -> HintsReport:
+def handle_waiting_hints(
+    connections: Connections, provider: TrainingProvider, started: datetime
+) -> HintsReport:
     """Handle the webhooks that the HTTP server has not, in what is left of the tick's budget."""
     deadline = started + connections.settings.tick_budget
-    report = handle_hints(
-        connections.database, connections.provider, connections.now, _AT_ONCE, deadline=deadline
-    )
+    report = handle_hints(connections.database, provider, connections.now, _AT_ONCE, deadline=deadline)
     for error in report.errors:
         log.warning("%s", error)
     return report

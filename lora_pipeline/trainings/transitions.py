@@ -133,7 +133,7 @@ def _copy_outputs(run: TrainingRun, job: TrainingJob) -> None:
     run.trainer_returned = job.trainer_version or run.trainer_returned
     if job.predict_seconds is not None:
         run.predict_seconds = job.predict_seconds
-        run.cost = cost_of(job.predict_seconds)
+        run.cost = cost_of(job.predict_seconds, run.provider)
 
 
 def _copy_progress(run: TrainingRun, job: TrainingJob, now: datetime) -> None:

@@ -119,8 +119,24 @@ def read_delivery(headers: Mapping[str, str], body: bytes) -> Delivery:
     readable = isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and isinstance(status, str)
     if not readable or not _DELIVERY_ID.fullmatch(delivery_id):
         raise DeliveryUnreadable("the body is no training; expected an object with its id and status")
-    shown = "".join(sign for sign in str(status) if sign.isprintable())[:_STATUS_CHARS]
-    return Delivery(delivery_id, str(job_id), shown, hashlib.sha256(body).hexdigest())
+    return Delivery(delivery_id, str(job_id), _shown(str(status)), hashlib.sha256(body).hexdigest())
+
+
+def runpod_delivery(body: bytes) -> Delivery:
+    """What a RunPod delivery is about, which is unsigned and has no id of its own. Raises DeliveryUnreadable.
+
+    Its retries carry the same body, so that the body tells them from news.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise DeliveryUnreadable("the body is no JSON; expected a job as GET /status/ID answers") from None
+    found = document if isinstance(document, dict) else {}
+    job_id, status = found.get("id"), found.get("status")
+    if not (isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) and isinstance(status, str)):
+        raise DeliveryUnreadable("the body is no job; expected an object with its id and status")
+    digest = hashlib.sha256(body).hexdigest()
+    return Delivery(digest, job_id, _shown(status), digest)
 
 
 def store_delivery(database: Database, provider: str, delivery: Delivery, now: datetime) -> bool:
@@ -141,6 +157,10 @@ def store_delivery(database: Database, provider: str, delivery: Delivery, now: d
     )
     with database.begin() as session:
         return session.scalar(statement) is not None
+
+
+def _shown(status: str) -> str:
+    return "".join(sign for sign in status if sign.isprintable())[:_STATUS_CHARS]
 
 
 def _verify(secret: str, headers: Mapping[str, str], body: bytes) -> None:

@@ -224,7 +224,7 @@ def _look(
         say=say,
         on_seen=keep,
     )
-    return survey_in_steps(connections.provider, targets, rules, patience, connections.now)
+    return survey_in_steps(connections.replicate, targets, rules, patience, connections.now)
 
 
 def _tell(result: SyncResult, number: int, say: Callable[[str], object]) -> None:
@@ -240,4 +240,4 @@ def _tell(result: SyncResult, number: int, say: Callable[[str], object]) -> None
 
 def _simulated(connections: Connections, found: Survey) -> bool | None:
     """Whether a simulator answered; not asked for where nothing else was asked."""
-    return connections.provider.simulated if found.requests and found.index.error is None else None
+    return connections.replicate.simulated if found.requests and found.index.error is None else None

@@ -43,12 +43,12 @@ def register_version(
     run: TrainingRun,
     model: UserModel,
     archived: ArchivedWeights,
-    provider_version: VersionRef,
+    provider_version: VersionRef | None,
     now: datetime,
 ) -> ModelVersion:
     """The version of a succeeded run: made once, found again on every repetition.
 
-    One that a sync brought in before its run was known is completed. Raises VersionTaken where another run or
+    `provider_version` is None where the provider keeps no versions. One that a sync brought in before its run was known is completed. Raises VersionTaken where another run or
     model has it. The caller has locked the model, so that two finalisations cannot give out one number.
     """
     known = session.scalars(select(ModelVersion).where(ModelVersion.training_run_id == run.id)).one_or_none()
@@ -61,7 +61,7 @@ def register_version(
     version.artifact_id = artifact.id
     version.training_run_id = run.id
     version.provider = run.provider
-    version.provider_version = str(provider_version)
+    version.provider_version = str(provider_version) if provider_version else None
     version.weights_url = archived.address
     version.weights_state = "verified"
     version.trigger_word = run.trigger_word
@@ -75,14 +75,22 @@ def register_version(
     session.add(version)
     session.flush()
     _alias(session, version, "training_id", f"{run.provider}:{run.training_id}", now)
-    _alias(session, version, "provider_version", str(provider_version), now)
+    if version.provider_version is not None:
+        _alias(session, version, "provider_version", version.provider_version, now)
+    elif run.output_artifact_url is not None:
+        # Where no version stands for the weights, they also go by the place that the worker left them at.
+        _alias(session, version, "object", run.output_artifact_url, now)
     _alias(session, version, "object", archived.address, now)
     _record_weights(session, run, artifact, archived, now)
     return version
 
 
-def _brought_in(session: Session, run: TrainingRun, provider_version: VersionRef) -> ModelVersion | None:
+def _brought_in(
+    session: Session, run: TrainingRun, provider_version: VersionRef | None
+) -> ModelVersion | None:
     """The provider's version as it is registered without a run, if it is."""
+    if provider_version is None:
+        return None
     version = session.scalars(
         select(ModelVersion).where(ModelVersion.provider_version == str(provider_version))
     ).one_or_none()

@@ -150,7 +150,7 @@ def _settle_chunk(
     replacements = [step.do for step in steps if isinstance(step.do, Replacement)]
     replaced: dict[int, Replaced] = {}
     if replacements and how.apply:
-        simulated = connections.provider.simulated
+        simulated = connections.replicate.simulated
         with connections.database.begin() as session:
             replaced = Replacer(session, actor=how.actor, simulated=simulated, now=now).replace(replacements)
     for case, step in zip(cases, steps, strict=True):

@@ -18,6 +18,7 @@ from lora_pipeline.providers.protocol import ProviderError
 from lora_pipeline.trainings.finalisation import Finalisation, finalise_training
 from lora_pipeline.trainings.finishing import finalisation_rules
 from lora_pipeline.trainings.lifecycle import FOLLOWED, OPEN
+from lora_pipeline.trainings.looking import look_at_training
 from lora_pipeline.trainings.transitions import observe
 from lora_pipeline.versions.drift import Verdict, never_trained
 from lora_pipeline.versions.formats import read_stored
@@ -53,7 +54,7 @@ def sync_model(
     if target.stored.model is None:
         target = _with_model(connections, target)
     patience = Patience(WAIT_S, sleep)
-    found = survey(connections.provider, [target], SurveyRules(), patience, connections.now)
+    found = survey(connections.replicate, [target], SurveyRules(), patience, connections.now)
     remember(connections.database, {target.model_id: target}, found.seen)
     (result,) = settle(connections, [target], found, Settling(actor, apply=apply))
     if result.outcome is SyncOutcome.FINALISING and apply:
@@ -118,7 +119,7 @@ def _model_of_training(connections: Connections, text: str | None) -> ModelRef |
     try:
         job = parse_job_id(text or "")
         output = (
-            connections.provider.get_training(job.text).output_version
+            connections.replicate.get_training(job.text).output_version
             if job.provider == "replicate"
             else None
         )
@@ -136,15 +137,16 @@ def _finalise_now(connections: Connections, target: SyncTarget, result: SyncResu
     if run is None:
         # Not adopted yet, or ended just now: the status sensor does it.
         return result
+    provider = connections.provider_named(run.provider)
     try:
         if run.state in FOLLOWED:
-            job = connections.provider.get_training(str(run.training_id))
+            job = look_at_training(provider, str(run.training_id), run.token, run.destination)
             with connections.database.begin() as session:
                 observe(session, {run.id: job}, connections.now())
         finished = finalise_training(
             connections.database,
             connections.store,
-            connections.provider,
+            provider,
             run.id,
             finalisation_rules(connections),
         )

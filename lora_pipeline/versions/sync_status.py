@@ -160,7 +160,7 @@ def sync_status(
     else:
         found = _look(connections, targets, options, say, sleep)
         rows = tuple(_status(target, found.seen.get(target.model_id), now) for target in targets)
-        simulated = connections.provider.simulated if _answered(found) else None
+        simulated = connections.replicate.simulated if _answered(found) else None
         report = SyncReport(rows, now, simulated, found.requests, _hints(connections, targets))
     _log(report)
     return report
@@ -203,7 +203,7 @@ def _look(
         say=say,
         on_seen=keep,
     )
-    return survey(connections.provider, targets, rules, Patience(WAIT_S, sleep), connections.now)
+    return survey(connections.replicate, targets, rules, Patience(WAIT_S, sleep), connections.now)
 
 
 def _answered(found: Survey) -> bool:

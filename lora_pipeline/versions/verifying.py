@@ -139,14 +139,14 @@ def _serve_again(connections: Connections, session: Session, model: UserModel, v
 def _archive(connections: Connections, one: Unverified) -> ArchivedWeights:
     """The weights as the training shows them now: an address that was stored then may have expired."""
     try:
-        url = connections.provider.get_training(one.training_id).output_weights or one.weights_url
+        url = connections.replicate.get_training(one.training_id).output_weights or one.weights_url
     except NotFound:
         url = one.weights_url
     metadata = {"replicate_job_id": one.training_id}
     cap = connections.settings.weights_cap_bytes
     for delivery in range(_DELIVERIES):
         try:
-            delivered = connections.provider.download(url)
+            delivered = connections.replicate.download(url)
             return archive_weights(connections.store, delivered, one.model_key, metadata, cap_bytes=cap)
         except WeightsRefused as error:
             if not error.worth_retrying or delivery == _DELIVERIES - 1:

@@ -89,7 +89,7 @@ def why(connections: Connections, model: str, *, sleep: Callable[[float], object
 
 def _look(connections: Connections, target: SyncTarget, sleep: Callable[[float], object]) -> Seen:
     found = survey(
-        connections.provider, [target], SurveyRules(deep=True), Patience(WAIT_S, sleep), connections.now
+        connections.replicate, [target], SurveyRules(deep=True), Patience(WAIT_S, sleep), connections.now
     )
     remember(connections.database, {target.model_id: target}, found.seen)
     return found.seen[target.model_id]
@@ -179,7 +179,7 @@ def _provider(connections: Connections, target: SyncTarget, seen: Seen | None) -
         "newest": [
             {"id": version, "created_at": at.isoformat() if at else None} for version, at in seen.newest
         ],
-        "simulated": connections.provider.simulated if asked else None,
+        "simulated": connections.replicate.simulated if asked else None,
     }
 
 

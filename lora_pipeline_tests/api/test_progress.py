@@ -22,7 +22,7 @@ from lora_pipeline_tests.trainings.steps import RULES, set_run, state_of
 @pytest.fixture
 def run_id(connections: Connections) -> int:
     """A training of the user `42` that the provider has."""
-    database, store, provider = connections.database, connections.store, connections.provider
+    database, store, provider = connections.database, connections.store, connections.replicate
     found = add_packed_run(database, store, "42")
     submit_training(database, store, provider, found, RULES)
     return found

@@ -129,7 +129,7 @@ def _sync(connections: Connections) -> tuple[float, BulkReport]:
 def _one_each(connections: Connections) -> float:
     started = time.perf_counter()
     for number in range(_SAMPLE):
-        list(connections.provider.list_versions(f"acme/bench-{number}-selfie-lora"))
+        list(connections.replicate.list_versions(f"acme/bench-{number}-selfie-lora"))
     return (time.perf_counter() - started) / _SAMPLE
 
 

@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_pipeline.trainings.costs import DailyCaps, cost_of, estimated_cost, over_daily_cap
+from lora_pipeline.trainings.costs import DailyCaps, cost_of, over_daily_cap
 
 CAPS = DailyCaps(trainings=50, usd=200.0)
 
 
 def test_a_recorded_training_costs_what_its_seconds_cost() -> None:
-    assert cost_of(1674.940257378) == 2.5543
-    assert estimated_cost(1800) == 2.745
-    assert cost_of(100, usd_per_second=0.001) == 0.1
+    assert cost_of(1674.940257378, "replicate") == 2.5543
+    assert cost_of(1800, "replicate") == 2.745
+    assert cost_of(1800, "runpod") == 2.088
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
 def test_a_duration_that_cannot_be_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
-        cost_of(seconds)
+        cost_of(seconds, "replicate")
 
 
 def test_the_number_of_a_day_is_capped() -> None:

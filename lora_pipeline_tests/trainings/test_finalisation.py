@@ -83,7 +83,7 @@ def test_weights_that_may_arrive_whole_next_time_are_retried_and_then_held(
     outcomes = []
     for _ in range(MAX_ATTEMPTS):
         clock.advance(minutes=10)
-        assert finalisable(sqlite_database, clock(), 10) == [run]
+        assert list(finalisable(sqlite_database, clock(), 10)) == [run]
         outcomes.append(
             finalise_training(sqlite_database, store, provider, run, FINALISE, clock=clock).outcome
         )

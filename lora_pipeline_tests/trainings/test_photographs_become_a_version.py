@@ -268,7 +268,7 @@ def test_a_person_who_asks_again_gets_a_new_training_of_the_same_photographs(
 def test_no_token_and_no_simulator_is_said_with_what_to_do(tmp_path: Path) -> None:
     connections = Connections(Settings(home=tmp_path, replicate_api_token=None))
     with pytest.raises(SettingsError, match="REPLICATE_API_TOKEN environment variable is not set"):
-        _ = connections.provider
+        _ = connections.replicate
 
 
 def test_a_wrong_token_is_said_and_nothing_is_lost(

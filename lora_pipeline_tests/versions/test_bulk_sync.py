@@ -73,7 +73,7 @@ def weights_of(connections: Connections) -> dict[str, str]:
     """Version → weights, as the provider's list has them."""
     return {
         str(job.output_version): str(job.output_weights)
-        for page in connections.provider.list_trainings()
+        for page in connections.replicate.list_trainings()
         for job in page.jobs
     }
 

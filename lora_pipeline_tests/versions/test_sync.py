@@ -53,7 +53,7 @@ def test_a_model_retrained_three_times_with_an_old_version_stored_is_synced(
     assert (result.outcome, result.update_needed) == (SyncOutcome.UPDATED, True)
     assert (result.drift.verdict, result.verdict) == (Verdict.BEHIND, Verdict.UP_TO_DATE)
     served = row(connections, KEY)
-    weights = connections.provider.get_training(third["training_id"]).output_weights
+    weights = connections.replicate.get_training(third["training_id"]).output_weights
     assert served.replicate_version_id == third["version"] == result.current
     assert served.lora_weights_url == weights
     assert result.latest == third["version"]
@@ -145,7 +145,7 @@ def test_missing_weights_of_the_latest_are_found_from_its_training(
     assert result.verdict is Verdict.UP_TO_DATE
     assert (
         row(on_sqlite, KEY).lora_weights_url
-        == on_sqlite.provider.get_training(made["training_id"]).output_weights
+        == on_sqlite.replicate.get_training(made["training_id"]).output_weights
     )
 
 
@@ -283,7 +283,7 @@ def submit(connections: Connections, key: str = KEY) -> int:
     """A training of ours, submitted; the run's id."""
     run_id = add_packed_run(connections.database, connections.store, key)
     rules = SubmissionRules(DailyCaps(50, 200.0), lease=timedelta(minutes=5))
-    database, store, provider = connections.database, connections.store, connections.provider
+    database, store, provider = connections.database, connections.store, connections.replicate
     assert submit_training(database, store, provider, run_id, rules).outcome is Submission.SUBMITTED
     return run_id
 
@@ -331,7 +331,7 @@ def test_what_somebody_changed_after_it_was_read_is_not_overwritten(
     model_id = add_served(connections.database, KEY, first["version"])
     with connections.database.read() as session:
         target = one_target(session, model_id, KNOWN_TRAINERS)
-    found = survey(connections.provider, [target], SurveyRules(), Patience(0), connections.now)
+    found = survey(connections.replicate, [target], SurveyRules(), Patience(0), connections.now)
     with connections.database.begin() as session:
         session.get_one(UserModel, model_id).replicate_version_id = second["version"]
 
