@@ -45,6 +45,8 @@ CODES = {
     "lora_pipeline.inventory.plan_store.PlanNotFound": Exit.WRONG_USE,
     "lora_pipeline.inventory.plan_store.PlanRefused": Exit.REFUSED,
     "lora_pipeline.access.keys.KeyRefused": Exit.WRONG_USE,
+    "lora_pipeline.lineage.meanings.LineageNotFound": Exit.WRONG_USE,
+    "lora_pipeline.lineage.meanings.AmbiguousId": Exit.WRONG_USE,
     "lora_pipeline.stack.ports.PortTaken": Exit.WRONG_USE,
 }
 """Class → code; a subclass has its parent's, and what is not here is an error. Names, because importing the

@@ -29,6 +29,7 @@ COMMANDS = {
     "rollback": "lora_pipeline.cli.choices:rollback",
     "history": "lora_pipeline.cli.history:history",
     "resolve": "lora_pipeline.cli.resolve:resolve",
+    "lineage": "lora_pipeline.cli.lineage:lineage",
     "dedupe": "lora_pipeline.cli.dedupe:dedupe",
     "import": "lora_pipeline.cli.importing:import_",
     "export": "lora_pipeline.cli.importing:export",

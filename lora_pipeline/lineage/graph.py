@@ -111,6 +111,11 @@ class Lineage:
         }
         return self.only(seen)
 
+    def survivor(self, node: str) -> str:
+        """The version that a merged one lives on in, in one hop; any other node itself."""
+        edges = self.below.get(node, ())
+        return next((edge.target for edge in edges if edge.kind is Relation.MERGED_INTO), node)
+
     def only(self, ids: set[str]) -> Lineage:
         """These nodes and the edges between them."""
         return Lineage(

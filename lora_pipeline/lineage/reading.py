@@ -7,7 +7,7 @@ step and never one a row.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import and_, or_
@@ -24,7 +24,7 @@ from lora_pipeline.database.tables import (
     UserModel,
 )
 from lora_pipeline.lineage.building import build
-from lora_pipeline.lineage.graph import Kind, Lineage, Relation
+from lora_pipeline.lineage.graph import Kind, Lineage
 from lora_pipeline.lineage.node_ids import address_of, place_of, read_node_id
 from lora_pipeline.lineage.rows import INCLUDED, Reader, Scope, at_place
 
@@ -158,13 +158,12 @@ def _about_versions(reader: Reader) -> None:
     reader.models(reader.among(UserModel.id, models))
 
 
-def _walked_from(whole: Lineage, starts: Iterable[str]) -> set[str]:
+def _walked_from(whole: Lineage, starts: Sequence[str]) -> set[str]:
     """Where to walk from: a merged version lives on in its survivor, a model is all that was made for it."""
-    found = set()
-    models = set()
-    for start in starts:
-        found |= {edge.target for edge in whole.below.get(start, ()) if edge.kind is Relation.MERGED_INTO}
-        found.add(start)
-        if start in whole.nodes and whole.nodes[start].kind is Kind.MODEL:
-            models.add(whole.nodes[start].facts["model"])
+    found = {whole.survivor(start) for start in starts} | set(starts)
+    models = {
+        whole.nodes[start].facts["model"]
+        for start in found
+        if start in whole.nodes and whole.nodes[start].kind is Kind.MODEL
+    }
     return found | {node.id for node in whole.nodes.values() if node.facts.get("model") in models}

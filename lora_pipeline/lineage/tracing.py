@@ -100,10 +100,12 @@ def trace(
     with database.read() as session:
         meaning = find(session, text, scope, key_of)
         lineage = read_lineage(session, meaning.nodes, scope, up=up, down=down)
-    starts = tuple(node for node in meaning.nodes if node in lineage.nodes)
+    starts = tuple(dict.fromkeys(lineage.survivor(node) for node in meaning.nodes if node in lineage.nodes))
     if not starts:
         raise not_found(text.strip())
-    return Trace(without_secrets(text.strip()), meaning.words, starts, lineage)
+    merged = set(starts) - set(meaning.nodes)
+    words = f"{meaning.words}, merged into {lineage.nodes[merged.pop()].label}" if merged else meaning.words
+    return Trace(without_secrets(text.strip()), words, starts, lineage)
 
 
 def _version(node: Node) -> dict[str, Any]:
