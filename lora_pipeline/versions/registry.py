@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import (
     Artifact,
-    ArtifactLocation,
     ImageSet,
     LoraWeights,
     ModelVersion,
@@ -19,7 +18,8 @@ from lora_pipeline.database.tables import (
     UserModel,
     VersionAlias,
 )
-from lora_pipeline.identity import ObjectAddress, VersionRef, parse_object_url
+from lora_pipeline.identity import VersionRef
+from lora_pipeline.versions.artifacts import keep_artifact, keep_location, place_of
 from lora_pipeline.versions.weights import VerifiedWeights
 
 
@@ -105,16 +105,21 @@ def _brought_in(
 
 
 def attach_weights(
-    session: Session, version: ModelVersion, model: UserModel, archived: ArchivedWeights, now: datetime
+    session: Session,
+    version: ModelVersion,
+    model: UserModel,
+    archived: ArchivedWeights,
+    now: datetime,
+    source: str = "downloaded, verified and archived by us",
 ) -> None:
     """The verified weights of a version that no training of ours made. The caller has locked the model."""
     artifact = _artifact(session, archived, now)
     version.artifact_id = artifact.id
     version.weights_url, version.weights_state = archived.address, "verified"
-    version.provenance = version.provenance | {"weights": "downloaded, verified and archived by us"}
+    version.provenance = version.provenance | {"weights": source}
     version.updated_at = now
     _alias(session, version, "object", archived.address, now)
-    _, bucket, key = _place(archived.address)
+    place = place_of(archived.address)
     session.add(
         LoraWeights(
             user_id=model.user_id,
@@ -122,8 +127,8 @@ def attach_weights(
             artifact_id=artifact.id,
             trigger_word=version.trigger_word,
             base_model="unknown",
-            s3_bucket=bucket,
-            s3_key=key,
+            s3_bucket=place.bucket,
+            s3_key=place.key,
             file_size=archived.weights.size,
             checksum=archived.weights.file_sha256,
             rank=archived.weights.rank,
@@ -160,71 +165,19 @@ def version_facts(version: ModelVersion, artifact: Artifact | None) -> dict[str,
 
 
 def _artifact(session: Session, archived: ArchivedWeights, now: datetime) -> Artifact:
-    """The artifact of these tensors, known or new, with the place where this copy lies."""
-    weights = archived.weights
-    artifact = session.scalars(
-        select(Artifact).where(Artifact.content_key == weights.content_key)
-    ).one_or_none()
-    if artifact is None:
-        artifact = Artifact(
-            content_key=weights.content_key,
-            file_sha256=weights.file_sha256,
-            autov2=weights.autov2,
-            autov3=weights.autov3,
-            size=weights.size,
-            tensor_count=weights.tensor_count,
-            rank=weights.rank,
-            header_metadata=dict(weights.metadata),
-            created_at=now,
-        )
-        session.add(artifact)
-        session.flush()
-    _locate(session, artifact, archived, now)
-    return artifact
-
-
-def _locate(session: Session, artifact: Artifact, archived: ArchivedWeights, now: datetime) -> None:
-    namespace, bucket, key = _place(archived.address)
-    place = session.scalars(
-        select(ArtifactLocation).where(
-            ArtifactLocation.namespace == namespace,
-            ArtifactLocation.bucket == bucket,
-            ArtifactLocation.key == key,
-            ArtifactLocation.object_version == archived.object_version,
-            ArtifactLocation.artifact_id == artifact.id,
-        )
-    ).one_or_none()
-    if place is not None:
-        place.last_seen = now
-        return
-    session.add(
-        ArtifactLocation(
-            artifact_id=artifact.id,
-            namespace=namespace,
-            bucket=bucket,
-            key=key,
-            object_version=archived.object_version,
-            etag=archived.etag,
-            size=archived.weights.size,
-            first_seen=now,
-            last_seen=now,
-        )
+    """The artifact of these tensors, with the place where this copy lies."""
+    artifact = keep_artifact(session, archived.weights, now)
+    place = place_of(archived.address)
+    keep_location(
+        session, artifact, place, archived.object_version, archived.etag, archived.weights.size, now
     )
-
-
-def _place(address: str) -> tuple[str, str, str]:
-    """(namespace, bucket, key); a local folder is a namespace of its own without buckets."""
-    if address.startswith("file://"):
-        return "file", "", address.removeprefix("file://")
-    parsed = parse_object_url(address)
-    assert isinstance(parsed, ObjectAddress)
-    return parsed.ref.namespace, parsed.ref.bucket, parsed.ref.key
+    return artifact
 
 
 def _record_weights(
     session: Session, run: TrainingRun, artifact: Artifact, archived: ArchivedWeights, now: datetime
 ) -> None:
-    _, bucket, key = _place(archived.address)
+    place = place_of(archived.address)
     session.add(
         LoraWeights(
             user_id=run.user_id,
@@ -232,8 +185,8 @@ def _record_weights(
             artifact_id=artifact.id,
             trigger_word=run.trigger_word,
             base_model=run.base_model,
-            s3_bucket=bucket,
-            s3_key=key,
+            s3_bucket=place.bucket,
+            s3_key=place.key,
             file_size=archived.weights.size,
             checksum=archived.weights.file_sha256,
             rank=archived.weights.rank,

@@ -91,7 +91,7 @@ class InventoryObject(Base):
             "namespace",
             "bucket",
             "key",
-            sqlite_where=text("listed"),
+            sqlite_where=text("listed = 1"),
             postgresql_where=text("listed"),
         ),
         Index("ix_inventory_objects_state", "state", "id"),

@@ -14,7 +14,6 @@ depends_on = None
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 _MOMENT = sa.DateTime(timezone=True)
-_LISTED = sa.text("listed")
 
 
 def upgrade() -> None:
@@ -82,8 +81,8 @@ def upgrade() -> None:
         "ix_inventory_objects_listed",
         "inventory_objects",
         ["namespace", "bucket", "key"],
-        sqlite_where=_LISTED,
-        postgresql_where=_LISTED,
+        sqlite_where=sa.text("listed = 1"),
+        postgresql_where=sa.text("listed"),
     )
 
 
