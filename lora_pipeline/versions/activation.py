@@ -111,6 +111,21 @@ def activate(
     return Activated(version.id, changed=True)
 
 
+def serve_again(
+    session: Session, model: UserModel, version: ModelVersion, *, actor: str, reason: str, now: datetime
+) -> None:
+    """Show the weights that a version has now, where it is the one that is served. The caller has locked the model.
+
+    A row that serves another than the history says is drift, and not settled here.
+    """
+    session.flush()
+    current = open_activation(session, model.id)
+    if current is None or current.version_id != version.id:
+        return
+    if model.replicate_version_id == version.provider_version:
+        activate(session, model, version, actor=actor, reason=reason, now=now, pinned=current.pinned)
+
+
 def _serve(session: Session, model: UserModel, version: ModelVersion, now: datetime) -> None:
     if version.provider_version is not None:
         model.replicate_model_id = version.provider_version.partition(":")[0]

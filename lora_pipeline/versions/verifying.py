@@ -18,7 +18,7 @@ from lora_pipeline.database.tables import AuditEntry, ModelVersion, ReviewItem, 
 from lora_pipeline.objects.errors import ObjectStoreError
 from lora_pipeline.providers.protocol import NotFound, ProviderError, Refused
 from lora_pipeline.trainings.batches import BatchReport, Failure, batch_lease
-from lora_pipeline.versions.activation import activate, open_activation
+from lora_pipeline.versions.activation import serve_again
 from lora_pipeline.versions.archiving import archive_weights
 from lora_pipeline.versions.refusal import WeightsRefused
 from lora_pipeline.versions.registry import ArchivedWeights, attach_weights
@@ -125,15 +125,8 @@ def _verify(connections: Connections, one: Unverified) -> str | None:
 
 
 def _serve_again(connections: Connections, session: Session, model: UserModel, version: ModelVersion) -> None:
-    """Show the new address where this version is served. A row that serves another than the history says is drift,
-    and not settled here."""
-    session.flush()
-    current = open_activation(session, model.id)
-    active = current is not None and current.version_id == version.id
-    if active and current is not None and model.replicate_version_id == version.provider_version:
-        reason = f"its weights are {version.weights_state}"
-        now = connections.now()
-        activate(session, model, version, actor="verification", reason=reason, now=now, pinned=current.pinned)
+    reason = f"its weights are {version.weights_state}"
+    serve_again(session, model, version, actor="verification", reason=reason, now=connections.now())
 
 
 def _archive(connections: Connections, one: Unverified) -> ArchivedWeights:
