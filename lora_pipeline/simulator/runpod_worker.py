@@ -81,7 +81,7 @@ class Worker:
         settings = self._simulator.settings
         try:
             size = await asyncio.to_thread(self._put, job, settings)
-        except (Boto3Error, BotoCoreError, ClientError, ValueError) as error:
+        except (Boto3Error, BotoCoreError, ClientError, LookupError, ValueError) as error:
             log.warning("job %s could not leave its weights: %s", job.id, type(error).__name__)
             self._simulator.jobs.fail(job, type(error).__name__, str(error), job.ends_life)
         else:

@@ -68,8 +68,11 @@ def test_nothing_that_was_answered_is_forgotten_by_a_kill(start: Start) -> None:
     api.post("/simulator/versions", json={"models": {"acme/user-1-selfie-lora": []}})
     ids = [api.post(CREATE, json=order(f"t{n}")).json()["id"] for n in range(12)]
     file = api.post("/v1/files", files={"content": ("a.zip", b"12345")}).json()
+    body = {"input": {"job_id": "t1", "max_train_steps": 6000}, "policy": {"executionTimeout": 2_400_000}}
+    job = api.post("/v2/ep/run", json=body).json()["id"]
     api.post("/simulator/clock/advance", json={"seconds": 3000})
     before = api.get(f"/v1/trainings/{ids[0]}").json()
+    job_before = api.get(f"/v2/ep/status/{job}").json()
     api.post("/simulator/faults", json={"place": "trainings.list", "kind": "answer", "status": 502})
     secret = api.get("/v1/webhooks/default/secret").json()
     kill(process)
@@ -82,6 +85,8 @@ def test_nothing_that_was_answered_is_forgotten_by_a_kill(start: Start) -> None:
     assert api.get(f"/v1/files/{file['id']}").json() == file
     assert api.get("/v1/webhooks/default/secret").json() == secret
     assert api.get("/simulator/paid").json()["count"] == 12
+    assert api.get("/simulator/runpod/paid").json()["by_token"] == {"t1": 1}
+    assert (api.get(f"/v2/ep/status/{job}").json(), job_before["status"]) == (job_before, "TIMED_OUT")
     assert len(httpx.get(after["output"]["weights"]).content) > 1000
 
 

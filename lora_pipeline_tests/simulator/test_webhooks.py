@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 import pytest
@@ -17,52 +11,7 @@ from replicate.webhook import InvalidSignatureError, InvalidTimestampError, Webh
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from lora_pipeline.simulator.running import RunningSimulator
-from lora_pipeline_tests.simulator.conftest import CREATE, order
-
-
-@dataclass
-class Receiver:
-    """A web server that keeps what it gets and answers with the statuses it was told, then 200."""
-
-    url: str = ""
-    statuses: list[int] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for _, body in self.got]
-
-    def wait_for(self, count: int) -> None:
-        deadline = time.monotonic() + 5
-        while len(self.got) < count and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(self.got) >= count, f"got {len(self.got)} deliveries, expected {count}"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            found.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            status = found.statuses.pop(0) if found.statuses else 200
-            self.send_response(status)
-            if status in (301, 302):
-                self.send_header("Location", found.url + "/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    found.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
-    yield found
-    server.shutdown()
-    server.server_close()
+from lora_pipeline_tests.simulator.conftest import CREATE, Receiver, order
 
 
 def create(api: httpx.Client, receiver: Receiver, *events: str) -> str:
