@@ -268,7 +268,8 @@ class RunPodProvider:
             raise ProviderUnavailable(f"RunPod's answer for {what} makes no sense: {error}") from None
         if not _same_job(job.id, job_id):
             raise ProviderUnavailable(f"RunPod's answer for {what} is about another job, {job.id!r}")
-        return replace(job, id=job_id)
+        # RunPod does not say what trained: whatever runs behind an endpoint is that endpoint's.
+        return replace(job, id=job_id, trainer_version=f"runpod/{self._endpoint}")
 
     def _address(self, *parts: str) -> httpx.URL:
         path = "/".join(quote(part, safe="") for part in ("v2", self._endpoint, *parts))

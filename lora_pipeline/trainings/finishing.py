@@ -73,7 +73,7 @@ def follow_and_find_work(connections: Connections, provider_name: ProviderName =
         settings.tick_budget - (connections.now() - started),
         ReconcileRules(settings.reconcile_grace, settings.auto_resubmit_after),
     )
-    report = follow_trainings(connections.database, provider, rules)
+    report = follow_trainings(connections.database, provider, rules, clock=connections.now)
     if not report.errors:
         handle_waiting_hints(connections, provider, started)
     now = connections.now()
@@ -124,7 +124,8 @@ def _finalise_all(connections: Connections, due: Mapping[int, str]) -> Iterator[
 
     def one(run: tuple[int, str]) -> FinalisationResult:
         run_id, name = run
-        return finalise_training(connections.database, connections.store, providers[name], run_id, rules)
+        database, store = connections.database, connections.store
+        return finalise_training(database, store, providers[name], run_id, rules, clock=connections.now)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from pool.map(one, due.items())

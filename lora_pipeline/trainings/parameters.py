@@ -140,13 +140,12 @@ def training_parameters(
     Defaults that the trainer does not know are left out; overrides that it does not know are refused.
     Raises ParametersRefused with all problems at once.
     """
-    chosen = {**DEFAULTS, **_policy(policy).choose(image_count)}
-    for name, others in _OTHER_NAMES.items():
-        chosen |= dict.fromkeys(others, chosen[name])
+    known = _properties(schema)
+    chosen = _tuning(_policy(policy).choose(image_count), known)
     chosen["lora_type"] = "style" if model_type == "style" else "subject"
     chosen["trigger_word"] = chosen["class_tokens"] = trigger_word
+    chosen["training_type"] = model_type
     chosen["autocaption_prefix"] = caption_prefix(trigger_word, model_type)
-    known = _properties(schema)
     values = {name: value for name, value in chosen.items() if name in known}
     allowed = {name: value for name, value in overrides.items() if not _forbidden(name)}
     values.update(allowed)
@@ -155,6 +154,19 @@ def training_parameters(
     if problems:
         raise ParametersRefused(problems)
     return TrainingParameters(values=values, policy=policy, steps=steps_of(values))
+
+
+def _tuning(by_policy: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What the policy chooses and, for the rest, the trainer's own default where it declares one, else ours.
+
+    Kohya's scripts learn at another rate than the Flux trainer, whose declared defaults are ours.
+    """
+    chosen = {}
+    for name, value in {**DEFAULTS, **by_policy}.items():
+        for spelling in (name, *_OTHER_NAMES.get(name, ())):
+            declared = known.get(spelling, {}).get("default")
+            chosen[spelling] = value if declared is None or name in by_policy else declared
+    return chosen
 
 
 def steps_of(parameters: Mapping[str, Any]) -> int:

@@ -12,16 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-_LABEL = "flux_train_replicate:"
-# ai-toolkit's tqdm bar, ended by a carriage return. Downloads, latents and uploads draw bars of the same shape
+_LABELS = ("flux_train_replicate:", "steps:")
+"""What ai-toolkit and kohya's scripts put before their bar."""
+# Their tqdm bar, ended by a carriage return. Downloads, latents and uploads draw bars of the same shape
 # under other labels, or under none. The rate is not followed by a loss on the first lines. A bar counts only with
 # its closing bracket: cut off by a kill, `100/1000` would read as `100/10`.
 _BAR = re.compile(
-    r"(?<![\w.-])flux_train_replicate:\s*\d{1,3}%\s?\|[^|\r\n]{0,200}\|\s*(?P<step>\d{1,9})/(?P<total>\d{1,9})"
+    r"(?<![\w.-])(?:flux_train_replicate|steps):\s*\d{1,3}%\s?\|[^|\r\n]{0,200}\|\s*(?P<step>\d{1,9})/(?P<total>\d{1,9})"
     r"\s*\[[\d:]{1,12}<(?P<left>[\d:]{1,12}|\?)[^\]\r\n]{0,200}\]",
     re.ASCII,
 )
-_LOSS = re.compile(r"loss:\s*(?P<loss>[-+.\w]{1,32})")
+_LOSS = re.compile(r"loss[:=]\s*(?P<loss>[-+.\w]{1,32})")
 # A killed worker can leave the last bar half written; one of the bars before it is whole.
 _BARS_TRIED = 50
 
@@ -52,9 +53,9 @@ def read_progress(logs: str) -> Progress | None:
 
     Searches from the end, so that a log of many megabytes costs no more than its last lines.
     """
-    end = len(logs)
+    label, end = _label(logs), len(logs)
     for _ in range(_BARS_TRIED):
-        start = logs.rfind(_LABEL, 0, end)
+        start = logs.rfind(label, 0, end)
         if start < 0:
             return None
         match = _BAR.match(logs, start)
@@ -66,12 +67,18 @@ def read_progress(logs: str) -> Progress | None:
 
 def _bars(logs: str) -> Iterator[re.Match[str]]:
     # A plain search for the label is many times faster over the megabytes between two bars than the pattern's own.
-    start = logs.find(_LABEL)
+    label = _label(logs)
+    start = logs.find(label)
     while start >= 0:
         match = _BAR.match(logs, start)
         if match:
             yield match
-        start = logs.find(_LABEL, start + len(_LABEL))
+        start = logs.find(label, start + len(label))
+
+
+def _label(logs: str) -> str:
+    """Whose log it is: one trainer's bar may run beside other things that another's label occurs in."""
+    return next((label for label in _LABELS if label in logs), _LABELS[0])
 
 
 def _progress(match: re.Match[str]) -> Progress:
