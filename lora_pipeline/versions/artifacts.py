@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Artifact, ArtifactLocation
+from lora_pipeline.database.tables import Artifact, ArtifactLocation, Base
 from lora_pipeline.identity import ObjectAddress, ObjectRef, parse_object_url
 from lora_pipeline.versions.weights import VerifiedWeights
 
 
 def keep_artifact(session: Session, weights: VerifiedWeights, now: datetime) -> Artifact:
     """The artifact of these tensors, known or new."""
-    artifact = session.scalars(
-        select(Artifact).where(Artifact.content_key == weights.content_key)
-    ).one_or_none()
+    same_content = select(Artifact).where(Artifact.content_key == weights.content_key)
+    artifact = session.scalars(same_content).one_or_none()
     if artifact is not None:
         return artifact
-    artifact = Artifact(
+    _insert(
+        session,
+        Artifact,
+        ["content_key"],
         content_key=weights.content_key,
         file_sha256=weights.file_sha256,
         autov2=weights.autov2,
@@ -30,9 +34,7 @@ def keep_artifact(session: Session, weights: VerifiedWeights, now: datetime) -> 
         header_metadata=dict(weights.metadata),
         created_at=now,
     )
-    session.add(artifact)
-    session.flush()
-    return artifact
+    return session.scalars(same_content).one()
 
 
 def keep_location(
@@ -45,30 +47,29 @@ def keep_location(
     now: datetime,
 ) -> ArtifactLocation:
     """The place where a copy of the artifact lies now, whatever became of an earlier one there."""
-    place = session.scalars(
-        select(ArtifactLocation).where(
-            ArtifactLocation.namespace == ref.namespace,
-            ArtifactLocation.bucket == ref.bucket,
-            ArtifactLocation.key == ref.key,
-            ArtifactLocation.object_version == object_version,
-            ArtifactLocation.artifact_id == artifact.id,
-        )
-    ).one_or_none()
+    own = {
+        "namespace": ref.namespace,
+        "bucket": ref.bucket,
+        "key": ref.key,
+        "object_version": object_version,
+        "artifact_id": artifact.id,
+    }
+    same_place = select(ArtifactLocation).filter_by(**own)
+    place = session.scalars(same_place).one_or_none()
     if place is None:
-        place = ArtifactLocation(
-            artifact_id=artifact.id,
-            namespace=ref.namespace,
-            bucket=ref.bucket,
-            key=ref.key,
-            object_version=object_version,
-            etag=etag,
-            size=size,
-            first_seen=now,
-            last_seen=now,
+        _insert(
+            session, ArtifactLocation, list(own), **own, etag=etag, size=size, first_seen=now, last_seen=now
         )
-        session.add(place)
+        place = session.scalars(same_place).one()
+    place.etag, place.size = etag, size
     place.last_seen, place.overwritten_at, place.deleted_at = now, None, None
     return place
+
+
+def _insert(session: Session, table: type[Base], unique: list[str], **values: Any) -> None:
+    """Insert, unless another transaction did so at the same moment: a training is finalised while its weights are found."""
+    upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(upsert(table).values(**values).on_conflict_do_nothing(index_elements=unique))
 
 
 def place_of(address: str) -> ObjectRef:

@@ -66,6 +66,8 @@ class InventoryObject(Base):
     """Why it is in that state, for a person."""
     claims: Mapped[JsonObject] = mapped_column(default=dict)
     """What its user metadata says about the training that made it."""
+    file_sha256: Mapped[str | None] = mapped_column(String(64))
+    """Of the file as it was read: the same tensors may lie in files of several hashes."""
     artifact_id: Mapped[int | None] = mapped_column(
         RowId, ForeignKey("artifacts.id", ondelete="SET NULL"), index=True
     )
@@ -77,6 +79,7 @@ class InventoryObject(Base):
     """How often it could not be read: others come first."""
     first_seen: Mapped[datetime]
     decided_at: Mapped[datetime | None]
+    """When it was last read or thought over."""
 
     __table_args__ = (
         UniqueConstraint(

@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("claims", _JSON, nullable=False),
+        sa.Column("file_sha256", sa.String(length=64), nullable=True),
         sa.Column("artifact_id", _ROW_ID, nullable=True),
         sa.Column("version_id", _ROW_ID, nullable=True),
         sa.Column("tries", sa.Integer(), nullable=False),
