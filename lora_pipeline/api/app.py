@@ -8,7 +8,18 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from lora_pipeline.api import admin, downloads, health, images, metrics, models, pictures, training, uploads
+from lora_pipeline.api import (
+    admin,
+    downloads,
+    health,
+    images,
+    lineage,
+    metrics,
+    models,
+    pictures,
+    training,
+    uploads,
+)
 from lora_pipeline.api.authentication import require_guarded
 from lora_pipeline.api.bodies import BodyBounds
 from lora_pipeline.api.description import describe_problems
@@ -38,7 +49,7 @@ def create_app(connections: Connections) -> FastAPI:
         description="Photos in, a verified and registered LoRA version out.",
     )
     app.state.services = services
-    for part in (training, uploads, models, images, downloads, pictures, admin, health, metrics):
+    for part in (training, uploads, models, images, downloads, pictures, lineage, admin, health, metrics):
         app.include_router(part.router)
     app.include_router(webhooks_router(connections))
     answer_with_problems(app)

@@ -59,6 +59,8 @@ _STATUS = {
     "lora_pipeline.image_sets.uploads.UploadUnknown": HTTPStatus.NOT_FOUND,
     "lora_pipeline.image_sets.web_images.ImagesUnavailable": HTTPStatus.UNPROCESSABLE_ENTITY,
     "lora_pipeline.image_sets.web_images.TooManyImages": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "lora_pipeline.lineage.meanings.AmbiguousId": HTTPStatus.CONFLICT,
+    "lora_pipeline.lineage.meanings.LineageNotFound": HTTPStatus.NOT_FOUND,
     "lora_pipeline.trainings.asking.ModelMismatch": HTTPStatus.CONFLICT,
     "lora_pipeline.trainings.asking.TooFewImages": HTTPStatus.BAD_REQUEST,
     "lora_pipeline.trainings.intents.TrainingRefused": HTTPStatus.CONFLICT,

@@ -31,7 +31,8 @@ _SHAPES = {
     Kind.ARTIFACT: _HEX,
     Kind.MODEL: r"[^\s/]+",
 }
-_FILES = "file"
+FILES = "file"
+"""The namespace of local folders."""
 
 
 class Place(NamedTuple):
@@ -74,7 +75,7 @@ def place_of(text: str, rules: ObjectUrlRules | None = None) -> Place | None:
     if text.startswith("file://"):
         parts = urlsplit(text)
         local = parts.netloc in ("", "localhost") and parts.path
-        return Place(ObjectRef(_FILES, "", quote(unquote(parts.path)))) if local else None
+        return Place(ObjectRef(FILES, "", quote(unquote(parts.path)))) if local else None
     if "://" not in text:
         return None
     try:
@@ -87,7 +88,7 @@ def place_of(text: str, rules: ObjectUrlRules | None = None) -> Place | None:
 def address_of(place: Place) -> str:
     """How a place is written: `s3://…`, `gs://…`, `file://…`, else its namespace before the slashes."""
     namespace, bucket, key = place.ref.namespace, place.ref.bucket, place.ref.key
-    if namespace == _FILES:
+    if namespace == FILES:
         return f"file://{key}"
     try:
         address = object_uri(place.ref)

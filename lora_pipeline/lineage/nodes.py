@@ -201,7 +201,7 @@ def _model_nodes(rows: Rows) -> Iterator[Node]:
         yield Node(
             node_id(Kind.MODEL, model.model_key),
             Kind.MODEL,
-            model.model_key,
+            f"model {model.model_key}",
             {"model": model.model_key, "model_type": model.model_type, "trigger_word": model.trigger_word},
         )
 

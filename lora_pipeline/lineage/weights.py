@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from sqlalchemy import Row
 
 from lora_pipeline.identity.errors import without_secrets
-from lora_pipeline.lineage.node_ids import Place, address_of, place_of
-from lora_pipeline.lineage.rows import Rows, Scope, place_of_row
+from lora_pipeline.lineage.node_ids import FILES, Place, address_of, place_of
+from lora_pipeline.lineage.rows import OBJECT, Rows, Scope, place_of_row
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ def places_of(rows: Rows, scope: Scope) -> WeightsPlaces:
         if version.weights_url:
             addresses[version.id].append(version.weights_url)
     for alias in rows.aliases.values():
-        if alias.kind == "object":
+        if alias.kind == OBJECT:
             addresses[alias.version_id].append(alias.alias)
     of_version: dict[int, list[Place]] = {}
     elsewhere: dict[int, str] = {}
     for version_id, texts in addresses.items():
         read = {text: place_of(text) for text in texts}
-        of_version[version_id] = list(dict.fromkeys(place for place in read.values() if place is not None))
+        named = [place for place in read.values() if place is not None and _may_be_shown(place, scope)]
+        of_version[version_id] = list(dict.fromkeys(named))
         hosts = [_host(text) for text, place in read.items() if place is None]
         if hosts:
             elsewhere[version_id] = hosts[0]
@@ -62,6 +63,11 @@ def places_of(rows: Rows, scope: Scope) -> WeightsPlaces:
         if scope.user_id is None or place_of_row(row).ref in own:
             locations[row.artifact_id].append(row)
     return WeightsPlaces(of_version, elsewhere, locations)
+
+
+def _may_be_shown(place: Place, scope: Scope) -> bool:
+    """Where this server has its folders is nobody's business who only has a key to it."""
+    return scope.user_id is None or place.ref.namespace != FILES
 
 
 def is_there(row: Row[Any]) -> bool:

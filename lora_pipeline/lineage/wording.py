@@ -10,7 +10,7 @@ from typing import Any
 from lora_pipeline.lineage.graph import Edge, Kind, Node
 
 _SHORT = 12
-_SIMULATED = "SIMULATED"
+SIMULATED = "SIMULATED"
 PLURALS = {
     Kind.IMAGE: "photographs",
     Kind.SET: "image sets",
@@ -58,7 +58,7 @@ def about(edge: Edge) -> str:
     if facts.get("deleted_at"):
         return f"until it was deleted {day(facts['deleted_at'])}"
     if facts.get("periods"):
-        return "; ".join(_period(one) for one in facts["periods"])
+        return f"served {'; '.join(_period(one) for one in facts['periods'])}"
     return ""
 
 
@@ -116,13 +116,13 @@ def _of_run(facts: Any) -> list[str]:
     job = f"{facts['provider']} {facts['training_id'] or 'without a job'}"
     state = f"{facts['state']} {minute(facts['completed_at'])}".strip()
     reason = str(facts["reason"] or "")
-    return [state, job, f"attempt {facts['attempt']}", reason, _SIMULATED if facts["simulated"] else ""]
+    return [state, job, f"attempt {facts['attempt']}", reason, SIMULATED if facts["simulated"] else ""]
 
 
 def _of_version(facts: Any) -> list[str]:
     if facts["merged_into"]:
         return [f"merged into {facts['merged_into']}"]
-    simulated = _SIMULATED if facts["simulated"] else ""
+    simulated = SIMULATED if facts["simulated"] else ""
     owner, _, digits = str(facts["provider_version"] or "").partition(":")
     merged = f"{', '.join(facts['merged'])} merged into it" if facts["merged"] else ""
     version = f"{owner}:{digits[:_SHORT]}" if digits else ""
