@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     """Where new photographs arrive, one folder a model: a folder or `s3://bucket/prefix`.
     `inbox/` in the home where unset."""
 
+    inventory: str = ""
+    """Where LoRA files are listed: `s3://bucket/prefix`, several separated by commas. Where unset, what our own
+    store has under `loras/` and `trained/`, if that is a bucket."""
+    prefix_renames: str = ""
+    """Folders of buckets that were renamed, in the order in which they were: `bucket/old=new`, several separated
+    by commas. Addresses under the old name mean the new one."""
+
     replicate_api_token: SecretStr | None = Field(default=None, validation_alias=_env("REPLICATE_API_TOKEN"))
     replicate_base_url: str = Field(default=REPLICATE_API, validation_alias=_env("REPLICATE_BASE_URL"))
     replicate_webhook_secret: SecretStr | None = None
