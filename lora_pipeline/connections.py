@@ -35,7 +35,7 @@ class Connections:
         from lora_pipeline.database.migrate import require_current
         from lora_pipeline.database.sessions import Database
 
-        database = Database(self.settings.resolved_database_url)
+        database = Database(self.settings.resolved_database_url, observing=self.settings.observe)
         require_current(database)
         return database
 

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     style_provider: ProviderName | None = None
     """Where models of the type `style` are trained, if elsewhere."""
 
+    observe: bool = False
+    """Run beside another system: import, follow, compare and report everything, and submit, serve and delete
+    nothing."""
     auto_submit: bool = False
     """Let sensors start paid trainings. The simulator needs no permission."""
     daily_training_cap: int = Field(default=50, ge=0)

@@ -64,6 +64,7 @@ _STATUS = {
     "lora_pipeline.trainings.asking.ModelMismatch": HTTPStatus.CONFLICT,
     "lora_pipeline.trainings.asking.TooFewImages": HTTPStatus.BAD_REQUEST,
     "lora_pipeline.trainings.intents.TrainingRefused": HTTPStatus.CONFLICT,
+    "lora_pipeline.database.observing.Observing": HTTPStatus.CONFLICT,
     "lora_pipeline.trainings.listing.TrainingNotFound": HTTPStatus.NOT_FOUND,
     "lora_pipeline.trainings.parameters.ParametersRefused": HTTPStatus.BAD_REQUEST,
     "lora_pipeline.versions.bulk_jobs.JobNotFound": HTTPStatus.NOT_FOUND,

@@ -70,8 +70,8 @@ class _Due:
 
 
 def receiver_of(settings: Settings) -> Receiver | None:
-    """The receiver that the settings name; None without one. Raises SettingsError where nothing could be signed."""
-    if settings.callback_url is None:
+    """The receiver that the settings name; None without one, and while observing. Raises SettingsError where nothing could be signed."""
+    if settings.callback_url is None or settings.observe:
         return None
     if settings.callback_secret is None:
         raise SettingsError(

@@ -27,6 +27,7 @@ _MOST_SERIOUS_FIRST = (Exit.ERROR, Exit.WRONG_USE, Exit.TRY_AGAIN, Exit.REFUSED,
 CODES = {
     "lora_pipeline.identity.errors.IdentityError": Exit.WRONG_USE,
     "lora_pipeline.settings.SettingsError": Exit.WRONG_USE,
+    "lora_pipeline.database.observing.Observing": Exit.REFUSED,
     "pydantic_core._pydantic_core.ValidationError": Exit.WRONG_USE,
     "lora_pipeline.providers.protocol.ProviderUnavailable": Exit.TRY_AGAIN,
     "lora_pipeline.providers.protocol.UnknownOutcome": Exit.TRY_AGAIN,

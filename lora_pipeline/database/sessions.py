@@ -18,6 +18,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from lora_pipeline.database.observing import session_marks
+
 SQLITE_BUSY_MS = 30_000
 _READ_ONLY = "lora_read_only"
 
@@ -38,14 +40,22 @@ def database_url(text: str) -> URL:
 
 
 class Database:
-    """One database and its transactions. Cheap to make: nothing connects before the first use."""
+    """One database and its transactions. Cheap to make: nothing connects before the first use.
 
-    def __init__(self, url: str) -> None:
+    With `observing` its sessions refuse what would submit, serve or delete anything; see `observing`.
+    """
+
+    def __init__(self, url: str, *, observing: bool = False) -> None:
         self.url = database_url(url)
+        self.observing = observing
         self.engine = _engine(self.url)
-        self._write = sessionmaker(self.engine, expire_on_commit=False)
+        marks = session_marks(observing)
+        self._write = sessionmaker(self.engine, expire_on_commit=False, info=marks)
         self._read = sessionmaker(
-            self.engine.execution_options(**{_READ_ONLY: True}), expire_on_commit=False, autoflush=False
+            self.engine.execution_options(**{_READ_ONLY: True}),
+            expire_on_commit=False,
+            autoflush=False,
+            info=marks,
         )
         # SQLite has no round trips to save, and its driver would come back in another transaction mode.
         self._glance = self._read if self.dialect == "sqlite" else _without_transactions(self.engine)

@@ -173,11 +173,8 @@ report_drift = dg.define_asset_job(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 def nightly_bulk_sync(pipeline: Pipeline) -> dg.RunRequest | dg.SkipReason:
-    """Repairs drift every night. Only our own database is changed, and in observe mode not even that."""
-    # A setting of this name belongs to running beside another system; without one nothing is held back.
-    config = {"plan_only": bool(getattr(pipeline.connections.settings, "observe", False))}
-    request = dg.RunRequest(run_config={"ops": {"sync_all_models": {"config": config}}})
-    return _no_provider(pipeline) or request
+    """Repairs drift every night; while observing it only says what it would repair."""
+    return _no_provider(pipeline) or dg.RunRequest()
 
 
 @dg.schedule(

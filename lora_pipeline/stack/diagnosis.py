@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.migrate import head
+from lora_pipeline.database.observing import observing_says
 from lora_pipeline.objects import open_store
 from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, TrainingProvider
 from lora_pipeline.settings import REPLICATE, RUNPOD, ProviderName, Settings, SettingsError
@@ -128,6 +129,8 @@ def _paid(provider: TrainingProvider) -> str:
 
 def _money_guard(connections: Connections) -> Finding:
     settings = connections.settings
+    if settings.observe:
+        return Finding("money guard", Health.NOTE, observing_says("looking on"))
     with connections.database.read() as session:
         switch = submission_switch(session)
     if switch.paused:

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.connections import Connections
+from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.tables import Image, ImageSetMember, TrainingRun, UserModel
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.intake import IntakeReport, take_in
@@ -88,6 +89,7 @@ def ask_for_training_of(
         sources = uploaded_sources(database, store, wanted.user_id, uploads)
         sources += fetch_images(urls, Path(folder), fetch_rules(connections), resolve) if urls else []
         with database.begin() as session:
+            refuse_while_observing(session, f"no training of {wanted.name} was started")
             model = find_or_make(session, wanted, connections)
             model_key, trigger_word = model.model_key, model.trigger_word
             under_way = _under_way(session, model, {source.fingerprint for source in sources})

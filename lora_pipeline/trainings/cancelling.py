@@ -17,6 +17,7 @@ from enum import StrEnum
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.observing import is_observing, refuse_while_observing
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.providers.protocol import (
@@ -75,6 +76,7 @@ def cancel_training(
     Trouble with the provider is an outcome (`unanswered`), not an error: the wish is committed by then.
     """
     with database.begin() as session:
+        refuse_while_observing(session, f"training run {run_id} was not cancelled")
         run = locked_run(session, run_id)
         model_key = model_key_of(session, run)
         outcome, reason = _wish(session, run, model_key, actor, clock())
@@ -120,11 +122,13 @@ def send_due_cancels(
 def activate_unless_cancelled(
     session: Session, run: TrainingRun, model: UserModel, version: ModelVersion, now: datetime
 ) -> Activated:
-    """Serve the verified version of a finalised run, unless its cancel was asked for before it succeeded.
+    """Serve the verified version of a finalised run, unless we only observe or its cancel came before its success.
 
     Such a version is paid for, verified and registered, and waits for a person: whoever cancelled did not
     want it served. A model that has no other version shows that it was cancelled, not that it is complete.
     """
+    if is_observing(session):
+        return Activated(version.id, changed=False, withheld=True)
     if run.cancel_requested_at is None:
         return activate_trained(session, model, version, now)
     if model.completed_at is None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, TrainingRun
 from lora_pipeline.providers.protocol import LeavesWeightsInBucket, NotFound, TrainingJob, TrainingProvider
@@ -72,6 +73,8 @@ def resubmit_training(
     could not be read: absence is then not proved. Even a proved absence is a bet, since a request may land
     late; the list is watched for that, and a second job is cancelled and reported.
     """
+    with database.read() as session:
+        refuse_while_observing(session, f"training run {run_id} was not sent again")
     unknown = _unknown_submission(database, run_id, frozenset({TrainingState.HELD}))
     found = _look_for(provider, unknown)
     now = clock()

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, ImageSet, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.providers.protocol import LeavesWeightsInBucket, TrainingProvider
@@ -69,6 +70,8 @@ def open_training(
     destination_owner = owner or provider.owner()
     into_bucket = isinstance(provider, LeavesWeightsInBucket)
     with database.begin() as session:
+        # Nothing is opened either: what waited here would be paid for as soon as observing ends.
+        refuse_while_observing(session, f"no training of {wish.model_key} was started")
         model = session.scalars(
             select(UserModel).where(UserModel.model_key == wish.model_key).with_for_update()
         ).one()

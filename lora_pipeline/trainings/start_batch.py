@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +35,7 @@ ASKED_FOR = "request"
 # Waiting for a provider's answers, not computing: what is computed is bounded inside the intake.
 _THREADS = 8
 _ROUND = 500
+_NAMED = 10
 # A file that cannot be read or stored is tried again for this long before its set goes on without it.
 _PATIENCE = timedelta(minutes=20)
 
@@ -83,7 +84,10 @@ def work_to_start(connections: Connections) -> WorkToStart:
         switch = submission_switch(session)
     if switch.paused:
         return WorkToStart(None, f"submissions are paused: {switch.reason}")
-    if not _due(connections):
+    due = _due(connections)
+    if database.observing:
+        return WorkToStart(None, f"observing: {len(due)} would be started{_shown(due)}")
+    if not due:
         allowed = connections.may_submit_by_itself()
         return WorkToStart(
             None,
@@ -93,6 +97,12 @@ def work_to_start(connections: Connections) -> WorkToStart:
     return WorkToStart(lease, "a starting batch is at work already")
 
 
+def _shown(due: Mapping[str, _Stage]) -> str:
+    keys = list(due)
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return f" ({', '.join(keys[:_NAMED])}{more})" if keys else ""
+
+
 def start_ready(
     connections: Connections, *, lease: str | None, say: Callable[[str], object] = log.info
 ) -> BatchReport:
@@ -100,6 +110,9 @@ def start_ready(
     done: list[str] = []
     failures: list[Failure] = []
     tried: set[str] = set()
+    if connections.database.observing:
+        say(work_to_start(connections).explanation)
+        return BatchReport((), (), "submitted")
     with batch_lease(connections, LEASE, lease) as held:
         while held.renew():
             work = {key: stage for key, stage in _due(connections).items() if key not in tried}
@@ -127,7 +140,7 @@ def _due(connections: Connections) -> dict[str, _Stage]:
     Where nothing may be spent without being asked, only what a person asked for.
     """
     settings, database, now = connections.settings, connections.database, connections.now()
-    by_itself = connections.may_submit_by_itself()
+    by_itself = database.observing or connections.may_submit_by_itself()
     readiness = ready_models(
         database,
         connections.inbox,

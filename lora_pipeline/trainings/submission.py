@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.observing import observing_says
 from lora_pipeline.database.sessions import Database, changed_rows
 from lora_pipeline.database.tables import TrainingRun, UserModel
 from lora_pipeline.objects.store import ObjectStore
@@ -114,6 +115,8 @@ def submit_training(
     `emit=False` where the caller reports the asset's materialisation itself. Raises Unauthenticated (the
     run stays packed) and ObjectStoreError; every other trouble is an outcome.
     """
+    if database.observing:
+        return SubmissionResult(run_id, Submission.DEFERRED, reason=observing_says("nothing was sent"))
     lease = uuid.uuid4().hex
     if not _take(database, run_id, lease, rules, clock()):
         return SubmissionResult(run_id, Submission.TAKEN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lora_pipeline.connections import Connections
@@ -126,6 +126,8 @@ def bulk_sync(
     Raises nothing of the provider's: a model that could not be asked for says so in its result and is unchanged.
     """
     patience = Patience(WAIT_S, sleep)
+    if connections.database.observing:
+        options = replace(options, apply=False)
     if not options.apply:
         return _bulk_sync(connections, options, None, actor, say, patience)
     with batch_lease(connections, LEASE, None) as lease:

@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Activation, ModelVersion, UserModel
 from lora_pipeline.versions.activation import activate, open_activation
@@ -192,6 +193,7 @@ def _choose(
     pinned: bool,
     restores_id: int | None = None,
 ) -> Choice:
+    refuse_while_observing(session, f"{model.model_key} serves what it served")
     current = open_activation(session, model.id)
     before = session.get(ModelVersion, current.version_id) if current is not None else None
     done = activate(

@@ -45,9 +45,10 @@ def sync_model(
 ) -> SyncResult:
     """Hold one model (by its key, user, e-mail or provider name) against the provider and repair it.
 
-    A deliberate choice is reported and left alone. A latest version that our own training made is verified and
+    Without `apply`, and while observing, it only says what it would do. A deliberate choice is reported and left alone. A latest version that our own training made is verified and
     served here and now. Raises ModelNotFound; a provider that cannot be asked is the result's verdict.
     """
+    apply = apply and not connections.database.observing
     target = _read(connections, model)
     if isinstance(target, SyncResult):
         return target
