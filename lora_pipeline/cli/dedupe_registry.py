@@ -30,7 +30,7 @@ def dedupe_registry(plan_id: str | None, *, applied: bool, renames: Sequence[str
         plan = load_plan(database, plan_id)
     else:
         plan = plan_registry(database, rules, connections.now())
-        store_plan(database, plan, connections.now())
+        plan = store_plan(database, plan, connections.now())
     doubtful = Exit.DRIFT if plan.reviews else Exit.FINE
     if not applied or not plan.groups:
         if as_json:

@@ -53,7 +53,7 @@ def training_versions(folder: Path, applied: bool, renames: tuple[str, ...], as_
         show_json(asdict(report))
     else:
         _show(report, folder)
-    return Exit.ERROR if report.skipped else Exit.FINE
+    return Exit.ERROR if report.incomplete else Exit.FINE
 
 
 @import_.command("sselfie")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+# What steers a terminal, and half a surrogate pair, which no output takes: names of files and old ids may hold both.
+_UNSHOWABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def json_option(command: Command) -> Command:
@@ -30,7 +34,9 @@ def console(*, stderr: bool = False) -> Console:
 
 def show_json(value: Any) -> None:
     """A result as JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    from lora_pipeline.inventory.json_text import with_half_pairs_escaped
+
+    click.echo(with_half_pairs_escaped(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
 
 
 def show_table(
@@ -80,7 +86,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else ""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return str(value)
+    return _UNSHOWABLE.sub(lambda found: repr(found[0])[1:-1], str(value))
 
 
 def _plain(value: Any) -> Any:

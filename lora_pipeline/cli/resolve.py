@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
+@click.argument("version", required=False)
 @json_option
-def resolve(model: str, as_json: bool) -> None:
-    """The version, weights, trigger word and LoRA scale to use for MODEL now.
+def resolve(model: str, version: str | None, as_json: bool) -> None:
+    """The version, weights, trigger word and LoRA scale to use for MODEL now, or those of its VERSION.
 
-    The first call after a deployment also looks whether the version is outdated. With --json the address of
-    the weights is whole: it may be signed, so keep it out of logs.
+    A version's own id (a training's, an old entry's, also one that was merged away) may stand instead of MODEL
+    and means that version. The first call after a deployment also looks whether the version is outdated. With
+    --json the address of the weights is whole: it may be signed, so keep it out of logs.
     """
     from lora_pipeline.cli.environment import connect
     from lora_pipeline.cli.output import show_json, show_table
     from lora_pipeline.versions.resolve import resolve as resolve_now
 
-    found = resolve_now(connect(), model)
+    found = resolve_now(connect(), model, version)
     if as_json:
         show_json(_facts(found))
         return

@@ -24,15 +24,16 @@ _COLUMNS = [
 def versions(model: str, as_json: bool) -> None:
     """The registered versions of MODEL, newest first.
 
-    MODEL is a model key, a user id, an e-mail address or the provider's owner/name.
+    MODEL is a model key, a user id, an e-mail address or the provider's owner/name, or any id of one of its
+    versions, also of one that was merged away.
     """
     from lora_pipeline.cli.environment import connect
     from lora_pipeline.cli.output import show_json, show_table
     from lora_pipeline.versions.listing import versions_of
-    from lora_pipeline.versions.lookup import find_model
+    from lora_pipeline.versions.lookup import find_model_or_owner
 
     with connect().database.read() as session:
-        found = find_model(session, model)
+        found = find_model_or_owner(session, model)
         rows = versions_of(session, found)
     if as_json:
         show_json({"model": found.model_key, "versions": rows})

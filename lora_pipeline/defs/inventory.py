@@ -104,8 +104,7 @@ def _planned(pipeline: Pipeline) -> "RegistryPlan":
 
     connections = pipeline.connections
     plan = plan_registry(connections.database, ObjectUrlRules(), connections.now())
-    store_plan(connections.database, plan, connections.now())
-    return plan
+    return store_plan(connections.database, plan, connections.now())
 
 
 def _metadata(plan: "RegistryPlan") -> dict[str, dg.MetadataValue]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,11 @@ _ANY_NAME = "any.safetensors"
 ENDED = frozenset({"completed", "failed"})
 
 
+def has_id(entry: Any) -> bool:
+    """Whether what stands in the list is an object with an id."""
+    return isinstance(entry, dict) and isinstance(entry.get("id"), str) and bool(entry["id"].strip())
+
+
 @dataclass(frozen=True, slots=True)
 class EntryAddress:
     """Where an entry says that its LoRA lies. All None where it says nothing."""
@@ -57,6 +62,14 @@ def address_of(entry: Entry, rules: ObjectUrlRules) -> EntryAddress:
         return EntryAddress(Place(parsed.ref, parsed.version_id))
     assert isinstance(parsed, Unresolved)
     return EntryAddress(problem=f"{parsed.host}: {parsed.reason}")
+
+
+def was_renamed(url: object, rules: ObjectUrlRules) -> bool:
+    """Whether an address names its object as it was called before a folder was renamed."""
+    if not rules.renames:
+        return False
+    entry = {"loraUrl": url}
+    return address_of(entry, rules).place != address_of(entry, replace(rules, renames=())).place
 
 
 class Addresses:
@@ -103,6 +116,7 @@ def strong_ids(entry: Entry, place: Place | None) -> StrongIds:
         jobs=frozenset() if job is None else frozenset((job,)),
         places=frozenset() if place is None else frozenset((place,)),
         outcome=status if isinstance(status, str) and status in ENDED else None,
+        verdict=entry.get("isGood"),
     )
 
 
@@ -112,9 +126,9 @@ def moment(value: object) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(value.strip())
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # in UTC it may lie before the year 1
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def is_empty(value: object) -> bool:

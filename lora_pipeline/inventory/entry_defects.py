@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from lora_pipeline.identity import IdentityError, ObjectRef, ObjectUrlRules, parse_version_name
-from lora_pipeline.inventory.entries import Entry, address_of, is_empty, moment
+from lora_pipeline.identity.errors import shown
+from lora_pipeline.inventory.entries import Entry, address_of, has_id, is_empty, moment, was_renamed
 from lora_pipeline.inventory.survivors import is_signed
 
 STUCK_AFTER = timedelta(hours=24)
@@ -17,7 +18,6 @@ LOCAL_TIME = timedelta(hours=2)
 _LOCAL_TIME_SLACK = timedelta(minutes=2)
 _TIMES = ("timestamp", "completedAt", "failedAt", "lastSynced")
 
-# What the worker knows. Other spellings (AdamW8bit) reached it and were taken for something else.
 _CHOICES = {
     "optimizer_type": {"adamw", "adamw8bit", "adafactor", "lion", "lion8bit", "prodigy"},
     "gradient_dtype": {"bf16", "fp16"},
@@ -48,7 +48,7 @@ def entry_defects(entries: Sequence[Any], rules: ObjectUrlRules, now: datetime) 
     found: list[Defect] = []
     sound = []
     for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not entry["id"].strip():
+        if not has_id(entry):
             found.append(Defect(f"entry {index + 1}", "no_id", "no object with an id; it is not loaded"))
             continue
         sound.append(entry)
@@ -85,14 +85,25 @@ def _of_entry(entry: Entry, rules: ObjectUrlRules, now: datetime) -> Iterator[tu
     yield from _of_address(entry, rules)
     for key in _TIMES:
         if not is_empty(entry.get(key)) and moment(entry[key]) is None:
-            yield "unreadable_time", f"{key} {entry[key]!r} is no time; it counts as unknown"
+            yield "unreadable_time", f"{key} {shown(entry[key])} is no time; it counts as unknown"
+    if is_empty(entry.get("timestamp")):
+        yield "no_timestamp", "no timestamp; when it was made counts as unknown"
+    if not isinstance(entry.get("isGood"), bool | None):
+        yield "odd_verdict", f"isGood {shown(entry['isGood'])} is neither true nor false; it counts as none"
+    yield from _of_parameters(entry)
+
+
+def _of_parameters(entry: Entry) -> Iterator[tuple[str, str]]:
     parameters = entry.get("parameters")
-    if not isinstance(parameters, dict):
-        yield "no_parameters", "parameters are no object; they count as unknown"
+    if not isinstance(parameters, dict) or not parameters:
+        yield "no_parameters", "nothing is said of its training; a bucket's listing writes such entries"
     for key, known in _CHOICES.items():
         value = parameters.get(key) if isinstance(parameters, dict) else None
-        if value is not None and value not in known:
-            yield "odd_parameter", f"{key} {value!r} is none of {', '.join(sorted(known))}; kept as it is"
+        if value is not None and (not isinstance(value, str) or value not in known):
+            yield (
+                "odd_parameter",
+                f"{key} {shown(value)} is none of {', '.join(sorted(known))}; kept as it is",
+            )
 
 
 def _of_status(entry: Entry, now: datetime) -> Iterator[tuple[str, str]]:
@@ -107,7 +118,7 @@ def _of_status(entry: Entry, now: datetime) -> Iterator[tuple[str, str]]:
         except IdentityError:
             yield (
                 "no_number",
-                f"the name {entry.get('name')!r} has no version number; the next free one is given",
+                f"the name {shown(entry.get('name'))} has no version number; the next free one is given",
             )
     elif status == "failed":
         if is_empty(entry.get("failedAt")):
@@ -117,11 +128,12 @@ def _of_status(entry: Entry, now: datetime) -> Iterator[tuple[str, str]]:
     elif status == "pending":
         started = moment(entry.get("timestamp"))
         if started is None or now - started > STUCK_AFTER:
-            yield "stuck_pending", f"pending since {entry.get('timestamp')}; loaded as aborted"
+            yield "stuck_pending", f"pending since {shown(entry.get('timestamp'))}; loaded as aborted"
         else:
             yield "still_pending", "may still be training; not loaded, import again when it has ended"
     else:
-        yield "odd_status", f"status {status!r} is none of completed, failed, pending; not loaded"
+        got = "no status; expected" if status is None else f"status {shown(status)} is none of"
+        yield "odd_status", f"{got} completed, failed or pending; not loaded"
 
 
 def _of_address(entry: Entry, rules: ObjectUrlRules) -> Iterator[tuple[str, str]]:
@@ -130,5 +142,5 @@ def _of_address(entry: Entry, rules: ObjectUrlRules) -> Iterator[tuple[str, str]
         yield "unresolved_address", f"loraUrl cannot be resolved: {address.problem}"
     if is_signed(entry.get("loraUrl")):
         yield "signed_address", "loraUrl is presigned and dead by now; loaded without its signature"
-    if rules.renames and address.place != address_of(entry, replace(rules, renames=())).place:
+    if was_renamed(entry.get("loraUrl"), rules):
         yield "renamed_prefix", "loraUrl names a folder that was renamed since; loaded under its new name"

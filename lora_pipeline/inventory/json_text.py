@@ -16,6 +16,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
 _INDENT = re.compile(r"\n([ \t]*)\Z")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class JsonRefused(ValueError):
@@ -44,11 +45,21 @@ def parse_strictly(text: str) -> Any:
         raise JsonRefused(f"invalid JSON: {error}") from None
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as readable JSON that UTF-8 takes."""
+    return with_half_pairs_escaped(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def with_half_pairs_escaped(text: str) -> str:
+    """JSON with each half of a surrogate pair as its escape: a folder's name, or another's JSON, may hold one."""
+    return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise JsonRefused(f"the key {twice!r} twice in one object: readers disagree about which one counts")
     return found
 
@@ -134,9 +145,7 @@ def with_members(
         at = member.end
     known = {member.key for member in spans}
     pieces += [
-        f",{before}{json.dumps(key, ensure_ascii=False)}{colon}{value}"
-        for key, value in changed.items()
-        if key not in known
+        f",{before}{json_text(key)}{colon}{value}" for key, value in changed.items() if key not in known
     ]
     pieces.append(text[at : _after_space(text, at) + 1])
     return "".join(pieces)
@@ -144,7 +153,7 @@ def with_members(
 
 def list_text(values: Sequence[str], text: str, start: int, spans: Sequence[Member]) -> str:
     """A JSON array of strings as a member of the object at `start` with these members, laid out as that object is."""
-    items = [json.dumps(value, ensure_ascii=False) for value in values]
+    items = [json_text(value) for value in values]
     space = text[start + 1 : spans[0].start]
     if "\n" not in space:
         return f"[{', '.join(items)}]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,18 +20,17 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import (
-    MergeJournal,
-    MergePlan,
     ModelVersion,
     TrainingRun,
     UserModel,
     VersionAlias,
     VersionRedirect,
 )
-from lora_pipeline.inventory.entries import MERGED_IDS, moment
+from lora_pipeline.inventory.entries import MERGED_IDS, is_empty, moment
+from lora_pipeline.inventory.import_journal import KeptEntries, read_kept
 from lora_pipeline.inventory.legacy_file import VERSIONS
-from lora_pipeline.inventory.legacy_import import SCOPE
 from lora_pipeline.inventory.legacy_tree import NAME
+from lora_pipeline.inventory.survivors import choose_survivor, merged_entry
 from lora_pipeline.objects.private_files import flush_folder, flush_to_disk, private_temporary_file
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -50,23 +50,13 @@ class ExportReport:
     entries: int = 0
 
 
-@dataclass(slots=True)
-class _Kept:
-    """What imports kept of one model."""
-
-    path: str | None = None
-    wrapper: dict[str, Any] = field(default_factory=dict)
-    versions: dict[int, dict[str, Any]] = field(default_factory=dict)
-    runs: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-
 def export_tree(database: Database, target: Path, *, apply: bool) -> ExportReport:
     """Write a file for every model that has a version or a failed training. Without `apply` only say which."""
     report = ExportReport(apply)
     with database.read() as session:
-        kept = _kept(session)
+        kept = read_kept(session)
         for model in session.scalars(select(UserModel).order_by(UserModel.id)):
-            known = kept.get(model.model_key, _Kept())
+            known = kept.get(model.model_key, KeptEntries())
             entries = _entries(session, model, known)
             if not entries:
                 continue
@@ -77,26 +67,7 @@ def export_tree(database: Database, target: Path, *, apply: bool) -> ExportRepor
     return report
 
 
-def _kept(session: Session) -> dict[str, _Kept]:
-    found: dict[str, _Kept] = {}
-    for line in session.scalars(
-        select(MergeJournal)
-        .join(MergePlan, MergePlan.id == MergeJournal.plan_id)
-        .where(MergePlan.scope.startswith(SCOPE))
-        .order_by(MergeJournal.id)
-    ):
-        key, _, entry_id = line.target.partition("/")
-        kept = found.setdefault(key, _Kept())
-        if not entry_id:
-            kept.path, kept.wrapper = line.after["path"], line.before["wrapper"]
-        elif "version" in line.after:
-            kept.versions[line.after["version"]] = line.before
-        else:
-            kept.runs[line.after["run"]] = line.before
-    return found
-
-
-def _entries(session: Session, model: UserModel, known: _Kept) -> list[dict[str, Any]]:
+def _entries(session: Session, model: UserModel, known: KeptEntries) -> list[dict[str, Any]]:
     merged: dict[int, list[int]] = {}
     redirects = select(VersionRedirect).join(ModelVersion, ModelVersion.id == VersionRedirect.old_version_id)
     for redirect in session.scalars(redirects.where(ModelVersion.model_id == model.id)):
@@ -106,52 +77,88 @@ def _entries(session: Session, model: UserModel, known: _Kept) -> list[dict[str,
     runs = session.scalars(
         select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.status == "failed")
     ).all()
+    ids = _old_ids(session, model)
     entries = [
-        _of_version(session, model, version, known, merged.get(version.id, []))
+        _of_version(model, version, known, merged.get(version.id, []), ids.get(version.id, []))
         for version in versions
         if version.id not in losers
     ]
-    entries += [known.runs.get(run.id) or _of_run(run) for run in runs]
+    entries += [_of_run(run, known.runs.get(run.id)) for run in runs]
     return sorted(entries, key=lambda entry: moment(entry.get("timestamp")) or _NEVER, reverse=True)
 
 
+def _old_ids(session: Session, model: UserModel) -> dict[int, list[str]]:
+    """What the versions are called in the old application: the provider's jobs first, then names of files."""
+    found: dict[int, list[str]] = {}
+    for version_id, kind, alias in session.execute(
+        select(VersionAlias.version_id, VersionAlias.kind, VersionAlias.alias)
+        .join(ModelVersion, ModelVersion.id == VersionAlias.version_id)
+        .where(ModelVersion.model_id == model.id)
+        .order_by(VersionAlias.kind.desc(), VersionAlias.id)
+    ):
+        if kind == "training_id":
+            found.setdefault(version_id, []).append(alias.partition(":")[2])
+        elif kind.startswith("legacy_id"):
+            found.setdefault(version_id, []).append(alias)
+    return found
+
+
 def _of_version(
-    session: Session, model: UserModel, version: ModelVersion, known: _Kept, losers: list[int]
+    model: UserModel, version: ModelVersion, known: KeptEntries, losers: Sequence[int], ids: Sequence[str]
 ) -> dict[str, Any]:
-    kept = known.versions.get(version.id)
-    entry = dict(kept) if kept is not None else _new_entry(session, model, version)
-    others = [one["id"] for loser in losers if (one := known.versions.get(loser)) is not None]
-    ids = [one for one in [*entry.get(MERGED_IDS, []), *others] if one != entry["id"]]
-    return {**entry, MERGED_IDS: list(dict.fromkeys(ids))} if ids else entry
+    """The one entry of a version: its own and those of the versions merged into it, field by field."""
+    kept = [known.versions[one] for one in (version.id, *losers) if one in known.versions]
+    if kept:
+        entry = merged_entry(kept, choose_survivor(kept, [True] * len(kept)))
+        synced = moment(entry.get("lastSynced"))
+        if version.last_synced_at is not None and synced is not None and synced < version.last_synced_at:
+            del entry["lastSynced"]
+        entry |= {key: value for key, value in _learnt(version).items() if is_empty(entry.get(key))}
+    else:
+        entry = _new_entry(model, version, ids)
+    others = [one for one in dict.fromkeys([*entry.pop(MERGED_IDS, []), *ids]) if one != entry["id"]]
+    return {**entry, MERGED_IDS: others} if others else entry
 
 
-def _new_entry(session: Session, model: UserModel, version: ModelVersion) -> dict[str, Any]:
-    job = session.scalar(
-        select(VersionAlias.alias).where(
-            VersionAlias.version_id == version.id, VersionAlias.kind == "training_id"
-        )
-    )
+def _learnt(version: ModelVersion) -> dict[str, Any]:
+    """What the registry may know of a version that its entry did not."""
+    found = {
+        "parameters": version.parameters,
+        "loraUrl": version.weights_url,
+        "isGood": version.is_good,
+        "lastSynced": _time(version.last_synced_at) if version.last_synced_at is not None else None,
+    }
+    return {key: value for key, value in found.items() if not is_empty(value)}
+
+
+def _new_entry(model: UserModel, version: ModelVersion, ids: Sequence[str]) -> dict[str, Any]:
     trained = _time(version.trained_at or version.created_at)
     return {
-        "id": job.partition(":")[2] if job else f"{model.model_key}_V{version.number}",
+        "id": ids[0] if ids else f"{model.model_key}_V{version.number}",
         "name": f"V{version.number}",
         "timestamp": trained,
-        "parameters": version.parameters,
+        "parameters": {},
         "status": "completed",
         "imageCount": version.image_count or 0,
-        "loraUrl": version.weights_url,
+        **_learnt(version),
         "completedAt": trained,
     }
 
 
-def _of_run(run: TrainingRun) -> dict[str, Any]:
-    return {
+def _of_run(run: TrainingRun, kept: dict[str, Any] | None) -> dict[str, Any]:
+    if kept is not None and kept.get("status") == "failed":
+        return kept
+    entry = kept or {
         "id": run.training_id or run.token,
         "name": f"attempt {run.attempt}",
         "timestamp": _time(run.created_at),
         "parameters": run.parameters,
-        "status": "failed",
         "imageCount": 0,
+    }
+    # What the old system left pending for ever has failed.
+    return {
+        **entry,
+        "status": "failed",
         "error": run.error or "Training failed",
         "failedAt": _time(run.completed_at or run.updated_at),
     }
@@ -176,9 +183,9 @@ def _inside(path: str | None) -> str | None:
 
 
 def _write(target: Path, path: str, text: str, report: ExportReport) -> None:
-    file = target / path
+    file, content = target / path, text.encode()
     if file.is_symlink() or file.exists():
-        same = not file.is_symlink() and file.read_text() == text
+        same = file.is_file() and not file.is_symlink() and file.read_bytes() == content
         (report.unchanged if same else report.refused).append(path)
         return
     report.written.append(path)
@@ -186,7 +193,7 @@ def _write(target: Path, path: str, text: str, report: ExportReport) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with private_temporary_file(file.parent) as (temporary, name):
-        temporary.write(text.encode())
+        temporary.write(content)
         os.fchmod(temporary.fileno(), 0o644)
         flush_to_disk(temporary)
         name.replace(file)

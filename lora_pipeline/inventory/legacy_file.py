@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lora_pipeline.inventory.entries import MERGED_IDS, has_id
 from lora_pipeline.inventory.json_text import JsonRefused, parse_strictly
 from lora_pipeline.inventory.legacy_tree import FileRefused, digest
+from lora_pipeline.inventory.survivors import PARAMETER
 
 VERSIONS = "versions"
-_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+TOO_DEEP = "JSON nested too deeply to work on"
+_MARKS = {b"\xef\xbb\xbf": "UTF-8 with a byte order mark", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class LegacyFile:
 
     @property
     def entries(self) -> list[Any]:
-        """As they stand; check `unidentified` before trusting one to be an object with an id."""
+        """As they stand; check `obstacles` before trusting one to be an object with an id."""
         found = self.wrapper[VERSIONS]
         assert isinstance(found, list)
         return found
@@ -31,14 +34,13 @@ class LegacyFile:
 
 def parse_file(path: str, content: bytes) -> LegacyFile:
     """Read a file's bytes. FileRefused with what they are instead."""
-    if content.startswith(_MARKS):
-        raise FileRefused("begins with a byte order mark; expected plain UTF-8")
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            raise FileRefused(f"in {encoding}; save it as plain UTF-8")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileRefused(
-            f"not UTF-8 (byte {error.start}); save it as UTF-8 if it is in another encoding"
-        ) from None
+        raise FileRefused(f"in another encoding than UTF-8 (byte {error.start}); save it as UTF-8") from None
     try:
         value = parse_strictly(text)
     except JsonRefused as error:
@@ -50,12 +52,21 @@ def parse_file(path: str, content: bytes) -> LegacyFile:
     return LegacyFile(path, digest(content), text, value)
 
 
-def unidentified(file: LegacyFile) -> list[str]:
-    """What is wrong with entries that cannot be told apart: no object, or no id."""
+def obstacles(file: LegacyFile) -> list[str]:
+    """What keeps a file's entries from being told apart: no object, no id (a text), a key of ours used otherwise."""
     found = []
     for index, entry in enumerate(file.entries):
         if not isinstance(entry, dict):
             found.append(f"entry {index + 1} is no object")
-        elif not isinstance(entry.get("id"), str) or not entry["id"].strip():
-            found.append(f"entry {index + 1} has no id")
+        elif not has_id(entry):
+            got = f"; its id is {str(entry['id'])[:40]!r}, not a text" if entry.get("id") is not None else ""
+            found.append(f"entry {index + 1} has no id{got}")
+        elif odd := next((key for key in entry if key.startswith(PARAMETER)), None):
+            found.append(f"entry {index + 1} has a key {odd[:40]!r}, which reads as one of its parameters")
+        elif not _are_texts(entry.get(MERGED_IDS, [])):
+            found.append(f"entry {index + 1} has {MERGED_IDS} that are no list of ids")
     return found
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -6,35 +6,33 @@ word for word in a journal, from which the files can be written again.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import MergeJournal, MergePlan, UserModel
+from lora_pipeline.database.tables import UserModel
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
-from lora_pipeline.inventory.entries import Addresses, address_of
+from lora_pipeline.inventory.entries import Addresses, address_of, has_id
 from lora_pipeline.inventory.entry_defects import Defect, entry_defects, written_times
-from lora_pipeline.inventory.legacy_file import VERSIONS, LegacyFile, parse_file, unidentified
+from lora_pipeline.inventory.import_journal import ImportJournal
+from lora_pipeline.inventory.legacy_entries import ImportedEntry, named_number, unstorable
+from lora_pipeline.inventory.legacy_file import TOO_DEEP, LegacyFile, obstacles, parse_file
 from lora_pipeline.inventory.legacy_models import LegacyModel, model_of
-from lora_pipeline.inventory.legacy_rows import (
-    ImportedEntry,
-    load_run,
-    load_version,
-    named_number,
-    serve_newest,
-)
+from lora_pipeline.inventory.legacy_runs import load_run
 from lora_pipeline.inventory.legacy_tree import FileRefused, LegacyTree, Skipped
-from lora_pipeline.inventory.tree_plan import AcrossFiles, plan_file, render
+from lora_pipeline.inventory.legacy_versions import ModelVersions, OtherModel, serve_newest
+from lora_pipeline.inventory.reviews import keep_reviews
+from lora_pipeline.inventory.tree_plan import AcrossFiles, FilePlan, Review, merged_entries, plan_file
 
-SCOPE = "import training-versions"
+REVIEW_KIND = "legacy_entry"
+_FOR_A_PERSON = frozenset({"conflict", "two_files", "other_model", "other_verdict"})
 
 
 @dataclass(slots=True)
@@ -57,6 +55,11 @@ class ImportReport:
     """(file, defect) pairs."""
     skipped: list[Skipped] = field(default_factory=list)
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether a file, or an entry that nothing could be known by, was not read."""
+        return bool(self.skipped) or any(defect.kind == "no_id" for _, defect in self.defects)
+
 
 class _NothingKept(Exception):
     """Ends the transaction of a dry run."""
@@ -66,174 +69,165 @@ def import_tree(
     database: Database, base: Path, rules: ObjectUrlRules, now: datetime, *, apply: bool
 ) -> ImportReport:
     """Load every file below `base`, a transaction a file. Without `apply` each is rolled back: a plan."""
-    report = ImportReport(applied=apply)
-    journal = _Journal(str(base), now)
+    run = _Import(database, rules, now, ImportReport(applied=apply), ImportJournal(str(base), now))
     with LegacyTree(base) as tree:
         for found in tree.find():
             if isinstance(found, Skipped):
-                report.skipped.append(found)
+                run.report.skipped.append(found)
                 continue
             try:
-                file = parse_file(found, tree.read(found))
-                model = model_of(found, str(tree.base))
-                if model is None:
-                    raise FileRefused("no folder above it says whether it is of a style or an actor")
+                run.take(*_read(tree, found))
             except FileRefused as refused:
-                report.skipped.append(Skipped(found, str(refused)))
-                continue
-            _import_file(database, file, model, rules, now, report, journal)
-    report.plan_id = journal.plan_id if apply and journal.sequence else None
-    return report
+                run.report.skipped.append(Skipped(found, str(refused)))
+            except RecursionError:
+                run.report.skipped.append(Skipped(found, TOO_DEEP))
+    return run.end()
 
 
-def _import_file(
-    database: Database,
-    file: LegacyFile,
-    model: LegacyModel,
-    rules: ObjectUrlRules,
-    now: datetime,
-    report: ImportReport,
-    journal: _Journal,
-) -> None:
-    report.files += 1
-    report.entries += len(file.entries)
-    report.defects += [(file.path, defect) for defect in entry_defects(file.entries, rules, now)]
-    entries = list(_one_each(file, rules))
-    report.duplicates += len([entry for entry in file.entries if _has_id(entry)]) - len(entries)
-    try:
-        with database.begin() as session:
-            _load(session, file, model, entries, rules, now, report, journal)
+def _read(tree: LegacyTree, path: str) -> tuple[LegacyFile, LegacyModel]:
+    """A file that can be loaded, and whose it is. FileRefused for any other."""
+    file = parse_file(path, tree.read(path))
+    problem = unstorable([path, file.wrapper])
+    if problem is not None:
+        raise FileRefused(problem)
+    model = model_of(path, str(tree.base))
+    if model is None:
+        raise FileRefused("no folder above it says whether it is of a style or an actor")
+    return file, model
+
+
+@dataclass(slots=True)
+class _Import:
+    """One import, file by file."""
+
+    database: Database
+    rules: ObjectUrlRules
+    now: datetime
+    report: ImportReport
+    journal: ImportJournal
+    across: AcrossFiles = field(default_factory=AcrossFiles)
+    paths: dict[str, str] = field(default_factory=dict)
+    """Model key → the first file that was of it."""
+
+    def take(self, file: LegacyFile, model: LegacyModel) -> None:
+        """Load one file, and tell what is wrong with it."""
+        report = self.report
+        report.files += 1
+        report.entries += len(file.entries)
+        self._tell(file.path, entry_defects(file.entries, self.rules, self.now))
+        first = self.paths.setdefault(model.key, file.path)
+        if first != file.path:
+            what = f"{first} is of {model.key} too; both are loaded into it"
+            self._tell(file.path, [Defect(model.key, "shared_model", what)])
+        entries = self._one_each(file)
+        with suppress(_NothingKept), self.database.begin() as session:
+            self._load(session, file, model, entries)
             if not report.applied:
                 raise _NothingKept
-    except _NothingKept:
-        pass
 
+    def end(self) -> ImportReport:
+        """The report, with what shows only when all files were read; what a person decides is kept."""
+        for review in self.across.reviews.values():
+            what = f"the same LoRA is in {review.paths[0]} too, as {review.ids[0]}; loaded once, a person decides whose it is"
+            self._tell(review.paths[1], [Defect(review.ids[1], "two_files", what)])
+        if self.report.applied:
+            doubtful = [(path, one) for path, one in self.report.defects if one.kind in _FOR_A_PERSON]
+            reviews = ((f"{path} {one.where}: {one.kind}", {"what": one.what}) for path, one in doubtful)
+            keep_reviews(self.database, REVIEW_KIND, reviews, self.now)
+            self.report.plan_id = self.journal.plan_id if self.journal.sequence else None
+        return self.report
 
-def _one_each(file: LegacyFile, rules: ObjectUrlRules) -> Iterator[ImportedEntry]:
-    """The file's entries, oldest first, those of one LoRA as one."""
-    sound = [entry for entry in file.entries if _has_id(entry)]
-    merged = sound
-    if not unidentified(file):
-        plan, _ = plan_file(file, Addresses(rules), AcrossFiles())
-        merged = parse_file(file.path, render(file, plan).encode()).entries if plan.groups else sound
-    written = written_times(sound, rules)
-    highest = max((number for entry in merged if (number := named_number(entry)) is not None), default=0)
-    for entry in reversed(merged):
-        place = address_of(entry, rules).place
-        yield ImportedEntry(entry, file.path, place and written.get(place.ref), highest)
+    def _tell(self, path: str, defects: Iterable[Defect]) -> None:
+        self.report.defects += [(path, defect) for defect in defects]
 
+    def _one_each(self, file: LegacyFile) -> list[ImportedEntry]:
+        """The file's entries, oldest first, those of one LoRA as one."""
+        sound = [entry for entry in file.entries if has_id(entry)]
+        self.report.left_out += len(file.entries) - len(sound)
+        merged = sound
+        if not obstacles(file):
+            plan, reviews = plan_file(file, Addresses(self.rules), self.across)
+            merged = merged_entries(file.entries, plan)
+            self.report.duplicates += plan.removed
+            self._tell(file.path, _duplicate_defects(plan, reviews))
+        written = written_times(sound, self.rules)
+        highest = max((number for one in merged if (number := named_number(one)) is not None), default=0)
+        found = []
+        for entry in reversed(merged):
+            place = address_of(entry, self.rules).place
+            written_at = place and written.get(place.ref)
+            found.append(ImportedEntry(entry, file.path, self.rules, written_at, highest))
+        return found
 
-def _has_id(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("id"), str) and bool(entry["id"].strip())
+    def _load(
+        self, session: Session, file: LegacyFile, legacy: LegacyModel, entries: list[ImportedEntry]
+    ) -> None:
+        known = session.scalars(select(UserModel.id).where(UserModel.model_key == legacy.key)).first()
+        described = ModelDescription(model_name=legacy.name[:200], model_type=legacy.kind)
+        model = ensure_model(session, legacy.key, described, self.now)
+        session.refresh(model, with_for_update=True)
+        self.report.models_new += known is None
+        if known is None:
+            _keep_trigger_word(session, model, entries)
+        completed = [entry for entry in entries if entry.status == "completed"]
+        versions = ModelVersions(session, model, completed, self.rules, self.now)
+        loaded: list[tuple[ImportedEntry, str, int]] = []
+        for entry in entries:
+            kind = "version" if entry.status == "completed" else "run"
+            row = (
+                self._load_version(versions, entry)
+                if kind == "version"
+                else self._load_run(session, model, entry)
+            )
+            if row is not None:
+                loaded.append((entry, kind, row))
+        new_versions = [(entry, row) for entry, kind, row in loaded if kind == "version"]
+        serve_newest(session, model, new_versions, self.now)
+        if loaded:
+            self.journal.write(session, model.model_key, file, loaded)
 
-
-def _load(
-    session: Session,
-    file: LegacyFile,
-    legacy: LegacyModel,
-    entries: list[ImportedEntry],
-    rules: ObjectUrlRules,
-    now: datetime,
-    report: ImportReport,
-    journal: _Journal,
-) -> None:
-    known = session.scalars(select(UserModel.id).where(UserModel.model_key == legacy.key)).first()
-    described = ModelDescription(model_name=legacy.name[:200], model_type=legacy.kind)
-    model = ensure_model(session, legacy.key, described, now)
-    session.refresh(model, with_for_update=True)
-    report.models_new += known is None
-    if known is None:
-        _keep_trigger_word(session, model, entries)
-    loaded: list[tuple[ImportedEntry, str, int]] = []
-    for entry in entries:
-        outcome = _load_entry(session, model, entry, rules, now, report)
-        if outcome is not None:
-            loaded.append((entry, *outcome))
-    serve_newest(session, model, [(entry, row) for entry, kind, row in loaded if kind == "version"], now)
-    if loaded:
-        journal.write(session, model.model_key, file, loaded)
-
-
-def _load_entry(
-    session: Session,
-    model: UserModel,
-    entry: ImportedEntry,
-    rules: ObjectUrlRules,
-    now: datetime,
-    report: ImportReport,
-) -> tuple[str, int] | None:
-    """(`version` or `run`, its id) where the entry made a new row."""
-    if entry.status == "completed":
-        version = load_version(session, model, entry, rules, now)
-        if isinstance(version, str):
-            report.left_out += 1
-            report.defects.append((entry.path, Defect(entry.id, "other_model", version)))
+    def _load_version(self, versions: ModelVersions, entry: ImportedEntry) -> int | None:
+        """The id of the version where it is new."""
+        try:
+            version = versions.load(entry)
+        except OtherModel as other:
+            self.report.left_out += 1
+            self._tell(entry.path, [Defect(entry.id, "other_model", str(other))])
             return None
-        report.versions_new += version.new
-        report.versions_known += not version.new
-        return ("version", version.id) if version.new else None
-    run = load_run(session, model, entry, now)
-    if run is None:
-        report.left_out += 1
-        return None
-    report.runs_new += run.new
-    report.runs_known += not run.new
-    return ("run", run.id) if run.new else None
+        self.report.versions_new += version.new
+        self.report.versions_known += not version.new
+        kept = versions.verdict_kept(version.id, entry)
+        if kept is not None:
+            what = f"isGood is {entry.is_good} here and {kept} in the registry, which keeps it"
+            self._tell(entry.path, [Defect(entry.id, "other_verdict", what)])
+        return version.id if version.new else None
+
+    def _load_run(self, session: Session, model: UserModel, entry: ImportedEntry) -> int | None:
+        """The id of the training run where it is new."""
+        run = load_run(session, model, entry, self.now)
+        if run is None:
+            self.report.left_out += 1
+            return None
+        self.report.runs_new += run.new
+        self.report.runs_known += not run.new
+        return run.id if run.new else None
+
+
+def _duplicate_defects(plan: FilePlan, reviews: Iterable[Review]) -> Iterator[Defect]:
+    for group in plan.groups:
+        what = f"the same LoRA as {group.survivor_id}; one version, and every id leads to it"
+        merged = group.merged_ids or (group.survivor_id,)
+        yield from (Defect(one, "duplicate", what) for one in merged)
+    for review in reviews:
+        what = f"{review.reason}: {', '.join(review.ids)}; a version each, a person decides"
+        yield Defect(review.ids[0], "conflict", what)
 
 
 def _keep_trigger_word(session: Session, model: UserModel, entries: list[ImportedEntry]) -> None:
     """The trigger word of the newest training, where no other model has it: prompts are written with it."""
-    for entry in reversed(entries):
-        word = entry.trigger_word
-        if entry.status == "completed" and word is not None:
-            taken = session.scalars(
-                select(UserModel.id).where(UserModel.trigger_word == word, UserModel.id != model.id)
-            ).first()
-            if taken is None:
-                model.trigger_word = word
-                session.flush()
-            return
-
-
-class _Journal:
-    """What was loaded, word for word: one plan an import, one line an entry, made only when there is a line."""
-
-    def __init__(self, base: str, now: datetime) -> None:
-        self.plan_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-        self.base, self.now = base, now
-        self.sequence = 0
-
-    def write(
-        self, session: Session, model_key: str, file: LegacyFile, loaded: list[tuple[ImportedEntry, str, int]]
-    ) -> None:
-        if session.get(MergePlan, self.plan_id) is None:
-            session.add(
-                MergePlan(
-                    id=self.plan_id,
-                    scope=f"{SCOPE} {self.base}",
-                    state="applied",
-                    groups=[],
-                    fingerprint="",
-                    created_at=self.now,
-                    applied_at=self.now,
-                )
-            )
-            session.flush()
-        wrapper = {key: value for key, value in file.wrapper.items() if key != VERSIONS}
-        self._line(session, f"{model_key}/", {"wrapper": wrapper}, {"path": file.path})
-        for entry, kind, row in loaded:
-            self._line(session, f"{model_key}/{entry.id}", dict(entry.unsigned), {kind: row})
+    words = (entry.trigger_word for entry in reversed(entries) if entry.status == "completed")
+    word = next(filter(None, words), None)
+    taken = select(UserModel.id).where(UserModel.trigger_word == word, UserModel.id != model.id)
+    if word is not None and session.scalars(taken).first() is None:
+        model.trigger_word = word
         session.flush()
-
-    def _line(self, session: Session, target: str, before: dict[str, Any], after: dict[str, Any]) -> None:
-        self.sequence += 1
-        session.add(
-            MergeJournal(
-                plan_id=self.plan_id,
-                sequence=self.sequence,
-                target=target,
-                before=before,
-                after=after,
-                done_at=self.now,
-            )
-        )

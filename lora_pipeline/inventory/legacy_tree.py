@@ -249,23 +249,24 @@ def _list(descriptor: int, folder: str) -> tuple[list[str | Skipped], list[str]]
         entries = sorted(listing, key=lambda entry: entry.name)
     for entry in entries:
         path = prefix + entry.name
+        if entry.name in _UNSEARCHED:
+            continue
         if entry.is_symlink():
-            if entry.name == NAME or _leads_to_one(descriptor, entry.name):
+            # Any folder: what lies below it would be missed without a word.
+            if entry.name == NAME or _is_folder(descriptor, entry.name):
                 found.append(Skipped(path, "a symbolic link, which is not followed"))
         elif entry.is_dir():
-            if entry.name not in _UNSEARCHED:
-                below.append(path)
+            below.append(path)
         elif entry.name == NAME:
             found.append(path)
     return found, below
 
 
-def _leads_to_one(descriptor: int, link: str) -> bool:
+def _is_folder(descriptor: int, link: str) -> bool:
     try:
-        os.stat(f"{link}/{NAME}", dir_fd=descriptor)
+        return stat.S_ISDIR(os.stat(link, dir_fd=descriptor).st_mode)
     except OSError:
         return False
-    return True
 
 
 def _why(error: OSError) -> str:

@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lora_pipeline.inventory.json_text import json_text
 from lora_pipeline.inventory.legacy_tree import Skipped
 from lora_pipeline.inventory.survivors import FieldChoice
 from lora_pipeline.inventory.tree_plan import FilePlan, MergeGroup, Review, TreePlan
@@ -182,8 +183,8 @@ def _group_facts(group: MergeGroup) -> dict[str, Any]:
 def _written(plan: TreePlan) -> str:
     facts = plan_facts(plan)
     files = facts.pop("files")
-    body = ",\n".join(json.dumps(file, ensure_ascii=False) for file in files)
-    head = json.dumps(facts, ensure_ascii=False, indent=1)[:-2]
+    body = ",\n".join(json_text(file) for file in files)
+    head = json_text(facts, indent=1)[:-2]
     text = f'{head},\n "files": [\n{body}\n ]'
     return f'{text},\n "sha256": "{sha256(text.encode()).hexdigest()}"\n}}\n'
 

@@ -18,6 +18,7 @@ from lora_pipeline.database.tables import (
     Activation,
     AuditEntry,
     Base,
+    InventoryObject,
     MergeJournal,
     MergePlan,
     ModelVersion,
@@ -27,7 +28,8 @@ from lora_pipeline.database.tables import (
     VersionRedirect,
 )
 from lora_pipeline.inventory.plan_store import PlanRefused
-from lora_pipeline.inventory.registry_plan import RegistryPlan, VersionGroup, fingerprint, read_versions
+from lora_pipeline.inventory.registry_plan import RegistryPlan, VersionGroup
+from lora_pipeline.inventory.registry_versions import MOMENTS, fingerprint, read_versions
 from lora_pipeline.versions.activation import activate, open_activation
 
 
@@ -126,8 +128,7 @@ def _merge(session: Session, plan_id: str, group: VersionGroup, now: datetime, a
 
 def _merged(group: VersionGroup, values: dict[int, dict[str, Any]]) -> dict[str, Any]:
     merged = {name: values[choice["from"]][name] for name, choice in group.fields.items()}
-    if merged["trained_at"] is not None:
-        merged["trained_at"] = datetime.fromisoformat(merged["trained_at"])
+    merged |= {name: datetime.fromisoformat(merged[name]) for name in MOMENTS if merged[name] is not None}
     order = [group.survivor, *group.losers]
     for name in ("parameters", "provenance"):
         merged[name] = {
@@ -138,7 +139,7 @@ def _merged(group: VersionGroup, values: dict[int, dict[str, Any]]) -> dict[str,
 
 def _repoint(session: Session, journal: _Journal, group: VersionGroup, now: datetime) -> None:
     """Everything that named a loser names the survivor. Older redirects first, so that each stays one hop."""
-    for table in (VersionRedirect, VersionAlias, Activation):
+    for table in (VersionRedirect, VersionAlias, Activation, InventoryObject):
         key = _key(_rows(table))
         for row in session.scalars(select(key).where(table.version_id.in_(group.losers)).order_by(key)).all():
             journal.set(table, row, {"version_id": group.survivor})

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -18,43 +18,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import (
-    Artifact,
-    MergePlan,
-    ModelVersion,
-    ReviewItem,
-    UserModel,
-    VersionAlias,
-    VersionRedirect,
-)
-from lora_pipeline.identity import IdentityError, JobId, ObjectAddress, ObjectUrlRules, parse_object_url
+from lora_pipeline.database.tables import MergePlan, UserModel
+from lora_pipeline.identity import ObjectUrlRules
+from lora_pipeline.inventory.entries import was_renamed
 from lora_pipeline.inventory.plan_store import PlanNotFound
-from lora_pipeline.inventory.unifying import Place, StrongIds, job_of, unify
+from lora_pipeline.inventory.registry_versions import KnownVersion, fingerprint, read_versions
+from lora_pipeline.inventory.reviews import keep_reviews
+from lora_pipeline.inventory.unifying import Place, StrongIds, unify
 
 REGISTRY = "registry"
 REVIEW_KIND = "duplicate"
 _MODELS_A_READ = 500
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _WEIGHTS = ("artifact_id", "weights_url", "weights_state")
-
-
-@dataclass(frozen=True, slots=True)
-class KnownVersion:
-    """A version as the rules see it."""
-
-    id: int
-    model_id: int
-    model_key: str
-    number: int
-    ids: StrongIds
-    values: dict[str, Any]
-    """The fields that merging decides over."""
-    names: tuple[tuple[str, str], ...]
-    """(kind, alias) of everything that means it."""
-
-    @property
-    def name(self) -> str:
-        return f"V{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +74,7 @@ def plan_registry(database: Database, rules: ObjectUrlRules, now: datetime) -> R
         for versions in _by_model(session, rules):
             count += len(versions)
             unified = unify([version.ids for version in versions])
-            groups += [_group([versions[index] for index in found]) for found in unified.groups]
+            groups += [_group([versions[index] for index in found], rules) for found in unified.groups]
             reviews += [
                 _review([versions[index] for index in doubt.members], doubt.reason)
                 for doubt in unified.doubts
@@ -110,27 +86,25 @@ def plan_registry(database: Database, rules: ObjectUrlRules, now: datetime) -> R
     )
 
 
-def store_plan(database: Database, plan: RegistryPlan, now: datetime) -> None:
-    """Keep a plan for review, and what it leaves to a person among the review items."""
+def store_plan(database: Database, plan: RegistryPlan, now: datetime) -> RegistryPlan:
+    """Keep a plan for review, and what it leaves to a person among the review items.
+
+    The plan as it is kept: the same one again, made earlier and not applied yet, keeps its id.
+    """
     groups = [asdict(group) for group in plan.groups]
+    digest = sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()
+    keep_reviews(database, REVIEW_KIND, ((review["subject"], review) for review in plan.reviews), now)
+    if not groups:
+        return plan
     with database.begin() as session:
-        if groups:
-            session.add(
-                MergePlan(
-                    id=plan.id,
-                    scope=REGISTRY,
-                    groups=groups,
-                    fingerprint=sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest(),
-                    created_at=now,
-                )
-            )
-        known = set(session.scalars(select(ReviewItem.subject).where(ReviewItem.kind == REVIEW_KIND)))
-        for review in plan.reviews:
-            if review["subject"] not in known:
-                known.add(review["subject"])
-                session.add(
-                    ReviewItem(kind=REVIEW_KIND, subject=review["subject"], details=review, created_at=now)
-                )
+        same = select(MergePlan.id).where(
+            MergePlan.scope == REGISTRY, MergePlan.state == "planned", MergePlan.fingerprint == digest
+        )
+        known = session.scalars(same).first()
+        if known is not None:
+            return replace(plan, id=known)
+        session.add(MergePlan(id=plan.id, scope=REGISTRY, groups=groups, fingerprint=digest, created_at=now))
+    return plan
 
 
 def load_plan(database: Database, plan_id: str) -> RegistryPlan:
@@ -141,47 +115,6 @@ def load_plan(database: Database, plan_id: str) -> RegistryPlan:
             raise PlanNotFound(f"there is no plan {plan_id!r}. Make one: lora-pipeline dedupe")
         groups = tuple(VersionGroup(**{**group, "losers": tuple(group["losers"])}) for group in row.groups)
         return RegistryPlan(row.id, row.state, row.created_at.isoformat(timespec="seconds"), 0, groups)
-
-
-def fingerprint(versions: Iterable[KnownVersion]) -> str:
-    """A digest of everything that merging these versions is decided from."""
-    facts = [
-        [version.id, version.values, version.names] for version in sorted(versions, key=lambda one: one.id)
-    ]
-    return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def read_versions(
-    session: Session, model_ids: Sequence[int], rules: ObjectUrlRules | None = None
-) -> list[KnownVersion]:
-    """The versions of these models that are not merged into another, by model and number."""
-    rows = session.execute(
-        select(ModelVersion, UserModel.model_key, Artifact.content_key)
-        .join(UserModel, UserModel.id == ModelVersion.model_id)
-        .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
-        .outerjoin(VersionRedirect, VersionRedirect.old_version_id == ModelVersion.id)
-        .where(ModelVersion.model_id.in_(model_ids), VersionRedirect.old_version_id.is_(None))
-        .order_by(ModelVersion.model_id, ModelVersion.number)
-    ).all()
-    names: dict[int, list[tuple[str, str]]] = {}
-    for version_id, kind, alias in session.execute(
-        select(VersionAlias.version_id, VersionAlias.kind, VersionAlias.alias)
-        .join(ModelVersion, ModelVersion.id == VersionAlias.version_id)
-        .where(ModelVersion.model_id.in_(model_ids))
-    ):
-        names.setdefault(version_id, []).append((kind, alias))
-    return [
-        KnownVersion(
-            version.id,
-            version.model_id,
-            model_key,
-            version.number,
-            _strong_ids(version, content, names.get(version.id, []), rules or ObjectUrlRules()),
-            _values(version),
-            tuple(sorted(names.get(version.id, ()))),
-        )
-        for version, model_key, content in rows
-    ]
 
 
 def _by_model(session: Session, rules: ObjectUrlRules) -> Iterator[list[KnownVersion]]:
@@ -202,64 +135,13 @@ def _by_model(session: Session, rules: ObjectUrlRules) -> Iterator[list[KnownVer
         session.expunge_all()
 
 
-def _strong_ids(
-    version: ModelVersion, content: str | None, names: Iterable[tuple[str, str]], rules: ObjectUrlRules
-) -> StrongIds:
-    addresses = {alias for kind, alias in names if kind == "object"} | {version.weights_url or ""}
-    places = (_place(address, rules) for address in addresses)
-    return StrongIds(
-        jobs=frozenset(_job(alias) for kind, alias in names if kind == "training_id"),
-        content_keys=frozenset() if content is None else frozenset((content,)),
-        places=frozenset(place for place in places if place is not None),
-        provider_versions=frozenset(filter(None, (version.provider_version,))),
-    )
-
-
-def _job(alias: str) -> JobId:
-    provider, _, text = alias.partition(":")
-    known = job_of(text)
-    return known or JobId(text, "runpod" if provider == "runpod" else "replicate", text)
-
-
-def _place(address: str, rules: ObjectUrlRules) -> Place | None:
-    if not address or address.startswith("file://"):
-        return None
-    try:
-        parsed = parse_object_url(address, rules)
-    except IdentityError:
-        return None
-    return Place(parsed.ref, parsed.version_id) if isinstance(parsed, ObjectAddress) else None
-
-
-def _values(version: ModelVersion) -> dict[str, Any]:
-    return {
-        "provider": version.provider,
-        "provider_version": version.provider_version,
-        "training_run_id": version.training_run_id,
-        "artifact_id": version.artifact_id,
-        "weights_url": version.weights_url,
-        "weights_state": version.weights_state,
-        "parameters": version.parameters,
-        "image_count": version.image_count,
-        "provenance": version.provenance,
-        "trained_at": version.trained_at.isoformat() if version.trained_at else None,
-    }
-
-
-def _group(versions: Sequence[KnownVersion]) -> VersionGroup:
+def _group(versions: Sequence[KnownVersion], rules: ObjectUrlRules) -> VersionGroup:
     ranked = sorted(versions, key=_rank, reverse=True)
     base = ranked[0]
-    why = "detailed parameters" if base.values["parameters"] else "the first to be trained"
+    why = _why_first(_rank(base), _rank(ranked[1]))
     fields = {name: _choice(ranked, name, why) for name in base.values if name not in _WEIGHTS}
-    verified = next((one for one in ranked if one.values["weights_state"] == "verified"), None)
-    located = next((one for one in ranked if one.values["weights_url"]), base)
-    for name in _WEIGHTS:
-        # Content, address and what is known of them belong together.
-        fields[name] = (
-            {"from": verified.id, "because": "its weights are verified"}
-            if verified is not None
-            else {"from": located.id, "because": "it knows where the weights lie"}
-        )
+    # Content, address and what is known of them belong together.
+    fields |= dict.fromkeys(_WEIGHTS, _weights(ranked, rules))
     return VersionGroup(
         base.model_key,
         base.id,
@@ -268,6 +150,20 @@ def _group(versions: Sequence[KnownVersion]) -> VersionGroup:
         fields,
         fingerprint(versions),
     )
+
+
+def _weights(ranked: Sequence[KnownVersion], rules: ObjectUrlRules) -> dict[str, Any]:
+    """Whose weights stay: verified ones before others, then an address that is that of today."""
+
+    def worth(version: KnownVersion) -> tuple[bool, bool, bool, bool]:
+        state, address = version.values["weights_state"], version.values["weights_url"]
+        current = bool(address) and not was_renamed(address, rules)
+        return state == "verified", current, bool(address), state != "missing"
+
+    best = max(ranked, key=worth)
+    verified = best.values["weights_state"] == "verified"
+    because = "its weights are verified" if verified else "it knows where the weights lie"
+    return {"from": best.id, "because": because}
 
 
 def _rank(version: KnownVersion) -> tuple[bool, bool, bool, datetime, int]:
@@ -282,7 +178,20 @@ def _rank(version: KnownVersion) -> tuple[bool, bool, bool, datetime, int]:
     )
 
 
+def _why_first(first: tuple[Any, ...], second: tuple[Any, ...]) -> str:
+    reasons = (
+        "detailed parameters",
+        "it says when it was trained",
+        "it has a provider's version",
+        "the newest",
+    )
+    differing = (reason for reason, one, other in zip(reasons, first, second, strict=False) if one != other)
+    return next(differing, "the first to be registered")
+
+
 def _choice(ranked: Sequence[KnownVersion], name: str, why: str) -> dict[str, Any]:
+    if name == "last_synced_at" and any(one.values[name] for one in ranked):
+        return {"from": max(ranked, key=lambda one: one.values[name] or "").id, "because": "the latest sync"}
     having = next((one for one in ranked if one.values[name] not in (None, {}, "")), ranked[0])
     because = why if having is ranked[0] else "the richer version does not have it"
     return {"from": having.id, "because": because}

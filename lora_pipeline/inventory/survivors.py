@@ -145,10 +145,8 @@ def _special(
         words = next((index for index in having if entries[index][key] != SYNCED), None)
         return None if words is None else field_choice(key, words, "somebody's own words")
     if key == "loraUrl":
-        best = max(
-            having,
-            key=lambda index: (current_urls[index], not is_signed(entries[index][key]), -having.index(index)),
-        )
+        # The first of the best: max keeps the one it met first.
+        best = max(having, key=lambda index: (current_urls[index], not is_signed(entries[index][key])))
         reason = "the address of today, unsigned" if best != having[0] else "the same object"
         return field_choice(key, best, reason)
     return None
@@ -190,9 +188,6 @@ def _why_first(first: _Rank, second: _Rank) -> str:
 def _merged_ids(entries: Sequence[Entry], ranked: Sequence[int], id_source: int) -> tuple[str, ...]:
     ids: dict[str, None] = {}
     for index in ranked:
-        earlier = entries[index].get(MERGED_IDS)
-        for one in (entries[index]["id"], *(earlier if isinstance(earlier, list) else ())):
-            if isinstance(one, str):
-                ids[one] = None
+        ids.update(dict.fromkeys((entries[index]["id"], *entries[index].get(MERGED_IDS, ()))))
     ids.pop(entries[id_source]["id"], None)
     return tuple(ids)

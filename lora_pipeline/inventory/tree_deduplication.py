@@ -7,7 +7,7 @@ new one, and the same command goes on where it ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.entries import Addresses
-from lora_pipeline.inventory.legacy_file import parse_file, unidentified
+from lora_pipeline.inventory.legacy_file import TOO_DEEP, obstacles, parse_file
 from lora_pipeline.inventory.legacy_tree import (
     FileRefused,
     LegacyTree,
@@ -35,6 +35,8 @@ from lora_pipeline.inventory.tree_plan import AcrossFiles, FilePlan, Review, Tre
 _Item = TypeVar("_Item")
 
 _CHUNK = 256
+_CHUNK_BYTES = 32 * 1024 * 1024
+"""A chunk's new texts are in memory together: files near the size limit go a few at a time."""
 # Waiting for the disk is nearly all of the work: sixteen at once share its journal's commits.
 _WRITERS = 16
 
@@ -94,6 +96,9 @@ def plan_tree(base: Path, rules: ObjectUrlRules) -> TreePlan:
             except FileRefused as refused:
                 skipped.append(Skipped(found, str(refused)))
                 continue
+            except RecursionError:
+                skipped.append(Skipped(found, TOO_DEEP))
+                continue
             read, entries = read + 1, entries + planned.entries
             reviews += doubtful
             if planned.groups:
@@ -112,7 +117,7 @@ def _plan(
     tree: LegacyTree, path: str, addresses: Addresses, across: AcrossFiles
 ) -> tuple[FilePlan, list[Review]]:
     file = parse_file(path, tree.read(path))
-    problems = unidentified(file)
+    problems = obstacles(file)
     if problems:
         raise FileRefused("; ".join(problems[:3]))
     return plan_file(file, addresses, across)
@@ -134,9 +139,8 @@ def apply_plan(store: PlanStore, plan: TreePlan, now: Callable[[], datetime]) ->
         known = store.journal(plan.id)
         result = _Tally()
         with LegacyTree(Path(plan.base)) as tree, ThreadPoolExecutor(_WRITERS) as writers:
-            for start in range(0, len(plan.files), _CHUNK):
-                prepared = _prepare(tree, plan.files[start : start + _CHUNK], known, result)
-                new = [item.change for item in prepared if item.change.path not in known]
+            for prepared in _chunks(tree, plan.files, known, result):
+                new = [item.change for item in prepared if item.change != known.get(item.change.path)]
                 if new:
                     store.write_ahead(plan.id, new)
                 result.take(
@@ -166,29 +170,43 @@ def undo_plan(store: PlanStore, plan_id: str, now: Callable[[], datetime]) -> Tr
         return result.as_result(plan_id, store.state(plan_id))
 
 
-def _prepare(
+def _chunks(
     tree: LegacyTree, plans: Sequence[FilePlan], known: dict[str, Change], result: _Tally
-) -> list[_Prepared]:
-    """The new text of each file, and the line for the journal. Files that are done already are counted."""
-    prepared = []
+) -> Iterator[list[_Prepared]]:
+    """The files to replace, with their new texts. Those that are done already or may not be touched are counted."""
+    chunk: list[_Prepared] = []
+    size = 0
     for plan in plans:
-        change = known.get(plan.path)
-        try:
-            with tree.file_folder(plan.path) as folder:
-                content = read_in(folder)
-                found = digest(content)
-                if change is not None and found == change.after:
-                    result.already += 1
-                    continue
-                if found != plan.sha256:
-                    raise FileRefused("changed since the plan was made; plan again")
-                after = render(parse_file(plan.path, content), plan).encode()
-                backup = next_backup(folder) if change is None else change.backup
-        except (FileRefused, OSError) as error:
-            result.refused.append(Skipped(plan.path, str(error)))
+        outcome = _prepare(tree, plan, known.get(plan.path))
+        if not isinstance(outcome, _Prepared):
+            result.take([outcome])
             continue
-        prepared.append(_Prepared(change or Change(plan.path, found, digest(after), backup), after))
-    return prepared
+        chunk.append(outcome)
+        size += len(outcome.content)
+        if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _prepare(tree: LegacyTree, plan: FilePlan, change: Change | None) -> _Prepared | Skipped | bool:
+    """The new text of a file and its line for the journal. False where it is done, Skipped where it may not be."""
+    try:
+        with tree.file_folder(plan.path) as folder:
+            content = read_in(folder)
+            found = digest(content)
+            if change is not None and found == change.after:
+                return False
+            if found != plan.sha256:
+                raise FileRefused("changed since the plan was made; plan again")
+            after = render(parse_file(plan.path, content), plan).encode()
+            backup = next_backup(folder) if change is None else change.backup
+    except (FileRefused, OSError) as error:
+        return Skipped(plan.path, str(error))
+    except RecursionError:
+        return Skipped(plan.path, TOO_DEEP)
+    return _Prepared(Change(plan.path, found, digest(after), backup), after)
 
 
 def _replace(tree: LegacyTree, item: _Prepared) -> bool:

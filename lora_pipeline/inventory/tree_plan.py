@@ -7,12 +7,12 @@ comes from; carrying it out is a matter of text and needs no further decision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.identity.errors import without_secrets
-from lora_pipeline.inventory.entries import MERGED_IDS, Addresses, Entry, address_of, strong_ids
+from lora_pipeline.inventory.entries import MERGED_IDS, Addresses, Entry, strong_ids, was_renamed
 from lora_pipeline.inventory.json_text import (
     JsonRefused,
     Member,
@@ -33,7 +33,7 @@ from lora_pipeline.inventory.survivors import (
     field_choice,
     merged_entry,
 )
-from lora_pipeline.inventory.unifying import Doubt, StrongIds, unify
+from lora_pipeline.inventory.unifying import StrongIds, unify
 
 _SHOWN = 120
 
@@ -127,28 +127,17 @@ def plan_file(file: LegacyFile, addresses: Addresses, across: AcrossFiles) -> tu
     unified = unify(known)
     if not unified.groups and not unified.doubts:
         return FilePlan(file.path, file.sha256, len(entries), ()), []
-    doubts = list(unified.doubts)
-    groups = []
-    for members_ in unified.groups:
-        if _verdicts_differ([entries[index] for index in members_]):
-            doubts.append(Doubt(members_, "reviewers disagree (isGood)"))
-        else:
-            groups.append(_group(entries, members_, addresses.rules))
+    groups = tuple(_group(entries, positions, addresses.rules) for positions in unified.groups)
     reviews = [
         Review((file.path,), tuple(entries[index]["id"] for index in doubt.members), doubt.reason)
-        for doubt in doubts
+        for doubt in unified.doubts
     ]
-    return FilePlan(file.path, file.sha256, len(entries), tuple(groups)), reviews
-
-
-def _verdicts_differ(entries: Sequence[Entry]) -> bool:
-    verdicts = [entry["isGood"] for entry in entries if entry.get("isGood") is not None]
-    return any(verdict != verdicts[0] for verdict in verdicts)
+    return FilePlan(file.path, file.sha256, len(entries), groups), reviews
 
 
 def _group(entries: Sequence[Entry], positions: tuple[int, ...], rules: ObjectUrlRules) -> MergeGroup:
     within = [entries[index] for index in positions]
-    survivor = choose_survivor(within, [_is_current(entry, rules) for entry in within])
+    survivor = choose_survivor(within, [not was_renamed(entry.get("loraUrl"), rules) for entry in within])
     fields = tuple(
         field_choice(choice.field, positions[choice.source], choice.reason) for choice in survivor.fields
     )
@@ -167,13 +156,6 @@ def _group(entries: Sequence[Entry], positions: tuple[int, ...], rules: ObjectUr
     )
 
 
-def _is_current(entry: Entry, rules: ObjectUrlRules) -> bool:
-    """Whether the entry's address already names the object as it is called today."""
-    if not rules.renames:
-        return True
-    return address_of(entry, rules).place == address_of(entry, replace(rules, renames=())).place
-
-
 def _value(entry: Entry, name: str) -> Any:
     inner = name.removeprefix(PARAMETER)
     return entry["parameters"][inner] if inner != name else entry[name]
@@ -187,6 +169,18 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def merged_entries(entries: Sequence[Entry], plan: FilePlan) -> list[Entry]:
+    """The entries as they are once the plan is carried out, in their order."""
+    left = dict(enumerate(entries))
+    for group in plan.groups:
+        survivor = Survivor(group.base, group.base, group.fields, group.merged_ids)
+        left[group.base] = merged_entry(entries, survivor)
+        for index in group.members:
+            if index != group.base:
+                del left[index]
+    return list(left.values())
+
+
 def render(file: LegacyFile, plan: FilePlan) -> str:
     """The file's text with the plan carried out, every other character as it was.
 
@@ -198,17 +192,14 @@ def render(file: LegacyFile, plan: FilePlan) -> str:
     ).value_start
     spans = elements(text, top)
     kept = {index: text[begin:end] for index, (begin, end) in enumerate(spans)}
-    expected: dict[int, Any] = dict(enumerate(file.entries))
     for group in plan.groups:
         kept[group.base] = _merged_text(text, spans, group)
-        survivor = Survivor(group.base, group.base, group.fields, group.merged_ids)
-        expected[group.base] = merged_entry(file.entries, survivor)
         for index in group.members:
             if index != group.base:
-                del kept[index], expected[index]
+                del kept[index]
     array, end = with_elements(text, top, kept)
     result = text[:top] + array + text[end:]
-    _check(result, {**file.wrapper, VERSIONS: list(expected.values())})
+    _check(result, {**file.wrapper, VERSIONS: merged_entries(file.entries, plan)})
     return result
 
 

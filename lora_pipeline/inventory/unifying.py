@@ -32,6 +32,8 @@ class StrongIds:
     provider_versions: frozenset[str] = frozenset()
     outcome: str | None = None
     """`completed` or `failed` where the record says so: a failed one never becomes completed by merging."""
+    verdict: object = None
+    """A reviewer's verdict (`isGood`), in whatever form the record has it; None where nobody gave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def unify(records: Sequence[StrongIds]) -> Unified:
     """The groups of records that are one LoRA, and the doubtful ones. A record is in at most one group."""
     groups: list[tuple[int, ...]] = []
     doubts: list[Doubt] = []
-    for component in _components(records, _all_links):
+    for component in _components(records, links_of):
         reason = contradiction([records[index] for index in component])
         if reason is None:
             groups.append(component)
@@ -88,6 +90,9 @@ def contradiction(records: Sequence[StrongIds]) -> str | None:
     outcomes = {record.outcome for record in records if record.outcome}
     if len(outcomes) > 1:
         return "one says completed, another failed"
+    verdicts = [record.verdict for record in records if record.verdict is not None]
+    if any(verdict != verdicts[0] for verdict in verdicts):
+        return "reviewers disagree (isGood)"
     provider_versions = {version for record in records for version in record.provider_versions}
     if len(provider_versions) > 1:
         return f"{len(provider_versions)} different provider versions"
@@ -98,12 +103,12 @@ def contradiction(records: Sequence[StrongIds]) -> str | None:
 
 
 def _different_jobs(records: Sequence[StrongIds]) -> str | None:
-    for one, other in combinations([record for record in records if record.jobs], 2):
-        if one.content_keys and other.content_keys:
+    # Thousands of records may have one job: only what differs is held against each other.
+    different = {(record.jobs, bool(record.content_keys)) for record in records if record.jobs}
+    for (one, one_known), (other, other_known) in combinations(different, 2):
+        if one_known and other_known:
             continue
-        shared = {(job.provider, job.base) for job in one.jobs} & {
-            (job.provider, job.base) for job in other.jobs
-        }
+        shared = {(job.provider, job.base) for job in one} & {(job.provider, job.base) for job in other}
         if not shared:
             return "different provider jobs"
         for _, base in shared:
@@ -112,8 +117,8 @@ def _different_jobs(records: Sequence[StrongIds]) -> str | None:
     return None
 
 
-def _suffixed(record: StrongIds, base: str) -> set[str]:
-    return {job.text.lower() for job in record.jobs if job.base == base} - {base}
+def _suffixed(jobs: frozenset[JobId], base: str) -> set[str]:
+    return {job.text.lower() for job in jobs if job.base == base} - {base}
 
 
 def _different_objects(records: Sequence[StrongIds]) -> str | None:
@@ -150,7 +155,8 @@ def _sure_links(record: StrongIds) -> Iterator[Hashable]:
     yield from record.content_keys
 
 
-def _all_links(record: StrongIds) -> Iterator[Hashable]:
+def links_of(record: StrongIds) -> Iterator[Hashable]:
+    """Everything that a record may share with another of the same LoRA."""
     yield from _sure_links(record)
     for place in record.places:
         yield place.ref

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Activation, Artifact, ModelVersion, UserModel, VersionRedirect
+from lora_pipeline.database.tables import (
+    Activation,
+    Artifact,
+    ModelVersion,
+    UserModel,
+    VersionAlias,
+    VersionRedirect,
+)
 
 
 def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
@@ -21,6 +29,14 @@ def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
         .where(ModelVersion.model_id == model.id, VersionRedirect.old_version_id.is_(None))
         .order_by(ModelVersion.number.desc())
     ).all()
+    names: dict[int, list[str]] = {}
+    for version_id, alias in session.execute(
+        select(VersionAlias.version_id, VersionAlias.alias)
+        .join(ModelVersion, ModelVersion.id == VersionAlias.version_id)
+        .where(ModelVersion.model_id == model.id)
+        .order_by(VersionAlias.id)
+    ):
+        names.setdefault(version_id, []).append(alias)
     return [
         {
             "version": f"V{version.number}",
@@ -34,11 +50,18 @@ def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
             "provider_version": version.provider_version,
             "weights_url": version.weights_url,
             "parameters": version.parameters,
+            "is_good": version.is_good,
             "simulated": version.simulated,
-            "trained_at": version.trained_at.isoformat() if version.trained_at else None,
+            "trained_at": _iso(version.trained_at),
+            "last_synced_at": _iso(version.last_synced_at),
+            "other_names": names.get(version.id, []),
         }
         for version, artifact, activation in rows
     ]
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
 
 
 def _serving(activation: Activation | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import User, UserModel
 from lora_pipeline.identity import IdentityError, parse_model
+from lora_pipeline.versions.version_lookup import versions_named
 
 _SHOWN = 10
 
@@ -31,6 +32,17 @@ def find_model(session: Session, text: str) -> UserModel:
         if found:
             return _only(session, found, wanted)
     raise ModelNotFound(_unknown(session, wanted))
+
+
+def find_model_or_owner(session: Session, text: str) -> UserModel:
+    """`find_model`, or the model of the one version that `text` names: a job, an object, an old entry's id."""
+    try:
+        return find_model(session, text)
+    except ModelNotFound:
+        owners = {version.model_id for version in versions_named(session, text)}
+        if len(owners) != 1:
+            raise
+        return session.get_one(UserModel, owners.pop())
 
 
 def _conditions(wanted: str) -> Iterator[ColumnElement[bool]]:
@@ -71,6 +83,12 @@ def _unknown(session: Session, wanted: str) -> str:
     if not keys:
         return f"no model is called {_quoted(wanted)}: there are none yet. Make one: lora-pipeline upload MODEL PATH…"
     close = get_close_matches(wanted, keys, n=3, cutoff=0.6)
+    owners = {version.model_id for version in versions_named(session, wanted)}
+    if owners:
+        named = ", ".join(session.get_one(UserModel, owner).model_key for owner in sorted(owners))
+        return (
+            f"{_quoted(wanted)} is no model but a version of {named}. Name the model first, then the version"
+        )
     hint = (
         f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(keys[:_SHOWN]))}"
     )

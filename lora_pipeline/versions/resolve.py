@@ -15,10 +15,12 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.identity import VersionRef, parse_version
 from lora_pipeline.objects.store import ObjectStore
 from lora_pipeline.versions.drift import WORDS, Verdict, Word
-from lora_pipeline.versions.first_call import Check, CheckRules, check_in_time, is_due
+from lora_pipeline.versions.first_call import Check, CheckRules, LastCheck, check_in_time, is_due
 from lora_pipeline.versions.formats import KNOWN_TRAINERS
+from lora_pipeline.versions.lookup import ModelNotFound
 from lora_pipeline.versions.served import ServedLora
-from lora_pipeline.versions.served_rows import ServedModel, read_served
+from lora_pipeline.versions.served_rows import ServedModel, read_named, read_served
+from lora_pipeline.versions.version_lookup import versions_named
 
 WEIGHTS_LIFE = timedelta(hours=1)
 """How long a signed weights address works: enough to fetch 170 MB over a slow line, too short to be worth keeping."""
@@ -59,11 +61,23 @@ class ResolvedVersion:
     """What is wrong with what is stored, where the answer had to do without it."""
 
 
-def resolve(connections: Connections, model: str) -> ResolvedVersion:
+def resolve(connections: Connections, model: str, version: str | None = None) -> ResolvedVersion:
     """The version to use for a model, given by key, user id, e-mail or provider name.
 
-    Raises ModelNotFound and NothingServed.
+    With `version`, or with a version's own id instead of a model, that version, whatever the model serves.
+    Raises ModelNotFound, VersionNotFound and NothingServed.
     """
+    if version is None:
+        try:
+            return _resolve_served(connections, model)
+        except ModelNotFound:
+            with connections.database.glance() as session:
+                if len(versions_named(session, model)) != 1:
+                    raise
+    return _resolve_exactly(connections, model, version)
+
+
+def _resolve_served(connections: Connections, model: str) -> ResolvedVersion:
 
     def check(model_key: str) -> Verdict:
         from lora_pipeline.versions.sync import sync_model
@@ -105,13 +119,20 @@ def resolve_version(
             f"{seen.model_key} has no version to use yet{verdict}. "
             f"See why: lora-pipeline why {seen.model_key}"
         )
-    return _answer(store, seen.lora, seen, rules, clock())
+    stale = seen.comparable and not _confirmed(seen, rules)
+    return _answer(store, seen.lora, seen.last_check, clock(), stale=stale)
+
+
+def _resolve_exactly(connections: Connections, model: str, version: str | None) -> ResolvedVersion:
+    """The version itself, as the registry has it: no provider is asked."""
+    with connections.database.glance() as session:
+        lora = read_named(session, model, version)
+    return _answer(connections.store, lora, None, connections.now(), stale=False)
 
 
 def _answer(
-    store: ObjectStore, lora: ServedLora, seen: ServedModel, rules: CheckRules, now: datetime
+    store: ObjectStore, lora: ServedLora, last: LastCheck | None, now: datetime, *, stale: bool
 ) -> ResolvedVersion:
-    last = seen.last_check
     url, expires = _signed(store, lora.weights_url, now)
     ref = lora.provider_version
     return ResolvedVersion(
@@ -126,7 +147,7 @@ def _answer(
         lora_scale=lora.lora_scale,
         pinned=lora.pinned,
         simulated=lora.simulated,
-        stale=seen.comparable and not _confirmed(seen, rules),
+        stale=stale,
         checked_at=last.answered_at if last is not None else None,
         verdict=last.verdict if last is not None else None,
         problem=lora.problem,

@@ -85,12 +85,12 @@ def served_lora(
     """
     stored = read_stored(row.replicate_model_id, row.replicate_version_id, trainers)
     if active is not None and _names(stored.canonical_version, active):
-        return _registered(row, active, None, scale=row.lora_scale)
+        return registered_lora(row.model_key, active, scale=row.lora_scale)
     if stored.canonical_version is None:
         problem = "the row names a trainer's version" if stored.is_trainer else stored.version_problem
-        return _registered(row, active, problem, scale=active.lora_scale) if active is not None else None
+        return registered_lora(row.model_key, active, problem) if active is not None else None
     if other is not None:
-        return _registered(row, other, None, scale=row.lora_scale)
+        return registered_lora(row.model_key, other, scale=row.lora_scale)
     assert stored.version is not None
     wrong = weights_problem(row.lora_weights_url, stored.version)
     return ServedLora(
@@ -107,20 +107,23 @@ def served_lora(
     )
 
 
-def _registered(
-    row: ModelRow, version: RegisteredVersion, problem: str | None, *, scale: float
+def registered_lora(
+    model_key: str, version: RegisteredVersion, problem: str | None = None, *, scale: float | None = None
 ) -> ServedLora:
-    """A registered version with its own weights: never those of another, whatever the row says beside it."""
+    """A registered version with its own weights: never those of another, whatever the row says beside it.
+
+    `scale` is the model's LoRA scale, where that counts instead of the version's.
+    """
     ref = parse_version(version.provider_version) if version.provider_version else None
     wrong = weights_problem(version.weights_url, ref)
     return ServedLora(
-        row.model_key,
+        model_key,
         version=version.number,
         provider_version=ref,
         weights_url=None if wrong else version.weights_url,
         weights_state="missing" if wrong else version.weights_state,
         trigger_word=version.trigger_word,
-        lora_scale=scale,
+        lora_scale=version.lora_scale if scale is None else scale,
         pinned=version.pinned,
         simulated=version.simulated,
         problem=problem or wrong,

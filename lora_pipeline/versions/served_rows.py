@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import Activation, ModelVersion, ResolveCheck, UserModel
 from lora_pipeline.identity import VersionRef
 from lora_pipeline.versions.first_call import LastCheck
 from lora_pipeline.versions.formats import KNOWN_TRAINERS
-from lora_pipeline.versions.lookup import find_model
+from lora_pipeline.versions.lookup import find_model, find_model_or_owner
 from lora_pipeline.versions.served import (
     ModelRow,
     RegisteredVersion,
     ServedLora,
+    registered_lora,
     served_lora,
     unregistered_version,
 )
+from lora_pipeline.versions.version_lookup import find_version
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,21 @@ def read_served(session: Session, model: str, trainers: Sequence[VersionRef] = K
         lora=served_lora(row, active, other, trainers),
         last_check=LastCheck(*last) if last[0] is not None else None,
     )
+
+
+def read_named(session: Session, model: str, version: str | None) -> ServedLora:
+    """The version of a model that `version` means, as it would be served; without one, the version that `model` is.
+
+    Raises ModelNotFound and VersionNotFound.
+    """
+    row = find_model_or_owner(session, model)
+    found = find_version(session, row, version or model)
+    columns: Any = session.execute(
+        select(*_VERSION_COLUMNS, Activation.active_from, func.coalesce(Activation.pinned, False))
+        .outerjoin(Activation, (Activation.version_id == ModelVersion.id) & Activation.active_to.is_(None))
+        .where(ModelVersion.id == found.id)
+    ).one()
+    return registered_lora(row.model_key, RegisteredVersion(*columns))
 
 
 def _comparable(row: ModelRow, active: RegisteredVersion | None) -> bool:

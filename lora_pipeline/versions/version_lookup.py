@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import ModelVersion, UserModel, VersionAlias, VersionRedirect
@@ -57,8 +57,7 @@ def find_version(session: Session, model: UserModel, text: str) -> ModelVersion:
     found = match_version(wanted, model.model_key, known)
     if found is None:
         raise VersionNotFound(_unknown(session, model, wanted, known))
-    redirect = session.get(VersionRedirect, found)
-    return session.get_one(ModelVersion, found if redirect is None else redirect.version_id)
+    return session.get_one(ModelVersion, _survivor(session, found))
 
 
 def match_version(wanted: str, model_key: str, known: Iterable[NamedVersion]) -> int | None:
@@ -66,18 +65,24 @@ def match_version(wanted: str, model_key: str, known: Iterable[NamedVersion]) ->
     known = list(known)
     for matches in _readings(wanted, model_key):
         found = {version.version_id for version in known if matches(version)}
-        if len(found) == 1:
-            return found.pop()
+        if found:
+            return found.pop() if len(found) == 1 else None
     return None
 
 
 def _readings(wanted: str, model_key: str) -> Iterator[Callable[[NamedVersion], bool]]:
     """What the text can mean, surest first."""
-    number = _number(wanted, model_key)
+    bare = _NUMBER.fullmatch(wanted)
+    if bare:
+        yield lambda version: version.number == int(bare[1])
+        return
+    # An old id such as style_1_vV7 need not have become number 7: whose id it is comes before how it reads.
+    names = {wanted, wanted.removesuffix(".safetensors")}
+    yield lambda version: any(alias in names for _, alias in version.aliases)
+    number = _number_in_name(wanted, model_key)
     if number is not None:
         yield lambda version: version.number == number
         return
-    yield lambda version: any(alias == wanted for _, alias in version.aliases)
     ref = _version_ref(wanted)
     if ref is not None:
         yield lambda version: _same_version(version, ref)
@@ -93,10 +98,10 @@ def _readings(wanted: str, model_key: str) -> Iterator[Callable[[NamedVersion], 
         )
 
 
-def _number(wanted: str, model_key: str) -> int | None:
-    """3, V3, v3, vV3, and `user-50c_V3` where that is this model: another model's name must not pass for it."""
+def _number_in_name(wanted: str, model_key: str) -> int | None:
+    """3 for `user-50c_V3` where that is this model: another model's name must not pass for it."""
     name = wanted[len(model_key) :] if wanted.lower().startswith(model_key.lower()) else ""
-    found = _NUMBER.fullmatch(wanted) or _NAME_ENDING.fullmatch(name)
+    found = _NAME_ENDING.fullmatch(name)
     return int(found[1]) if found else None
 
 
@@ -178,23 +183,38 @@ def _unknown(session: Session, model: UserModel, wanted: str, known: list[NamedV
 
 def _whose(session: Session, wanted: str) -> str | None:
     """The key of the model that the text names a version of, as far as indexes tell."""
+    named = versions_named(session, wanted)
+    if named:
+        return session.get_one(UserModel, named[0].model_id).model_key
     ref = _version_ref(wanted)
-    names = [("training_id", alias) for alias in _job_aliases(wanted)] + [("object", wanted)]
-    if ref is not None:
-        names.append(("provider_version", str(ref)))
-    found = select(UserModel.model_key).join(ModelVersion, ModelVersion.model_id == UserModel.id)
-    for kind, alias in names:
-        key = session.scalar(
-            found.join(VersionAlias, VersionAlias.version_id == ModelVersion.id).where(
-                VersionAlias.kind == kind, VersionAlias.alias == alias
-            )
-        )
-        if key is not None:
-            return key
     if ref is None:
         return None
-    same_hash = ModelVersion.provider_version.endswith(f":{ref.hash}")
-    return session.scalar(found.where(same_hash).limit(1))
+    found = select(UserModel.model_key).join(ModelVersion, ModelVersion.model_id == UserModel.id)
+    return session.scalar(found.where(ModelVersion.provider_version.endswith(f":{ref.hash}")).limit(1))
+
+
+def versions_named(session: Session, text: str) -> list[ModelVersion]:
+    """The versions, of whichever model, that have this text among their other names; merged ones as what they became.
+
+    Only what an index finds: a job's id, an address word for word, `owner/name:hash`, an old entry's id.
+    """
+    wanted = text.strip()
+    ref = _version_ref(wanted)
+    surely = [("training_id", alias) for alias in _job_aliases(wanted)] + [("object", wanted)]
+    if ref is not None:
+        surely.append(("provider_version", str(ref)))
+    aliases = [and_(VersionAlias.kind == kind, VersionAlias.alias == alias) for kind, alias in surely]
+    # A range, because the kind of an old entry's id names its model too.
+    old = and_(VersionAlias.kind >= "legacy_id", VersionAlias.kind < "legacy_ie")
+    aliases.append(and_(old, VersionAlias.alias.in_([wanted, wanted.removesuffix(".safetensors")])))
+    found = session.scalars(select(VersionAlias.version_id).where(or_(*aliases))).all()
+    survivors = dict.fromkeys(_survivor(session, version_id) for version_id in found)
+    return [session.get_one(ModelVersion, version_id) for version_id in survivors]
+
+
+def _survivor(session: Session, version_id: int) -> int:
+    redirect = session.get(VersionRedirect, version_id)
+    return version_id if redirect is None else redirect.version_id
 
 
 def _instead(wanted: str) -> str:

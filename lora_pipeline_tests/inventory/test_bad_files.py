@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from lora_pipeline.cli.exits import Exit
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.legacy_tree import MAX_BYTES, FileRefused, LegacyTree, Skipped
 from lora_pipeline.inventory.plan_store import PlanStore
 from lora_pipeline.inventory.tree_deduplication import apply_plan, plan_tree
+from lora_pipeline_tests.cli.conftest import Run
 from lora_pipeline_tests.inventory.trees import NAME, SYNCED_ENTRY, WEBHOOK_ENTRY, style_file, write
 
 BOTH = {"versions": [WEBHOOK_ENTRY, SYNCED_ENTRY]}
@@ -40,16 +43,38 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "nested": (lambda path: path.write_text('{"versions": ' + "[" * 200_000), "too deeply"),
     "huge": (_huge, "bytes"),
-    "latin-1": (lambda path: path.write_bytes(TEXT.replace("V7", "Gr\xfcn").encode("latin-1")), "not UTF-8"),
-    "utf-16": (lambda path: path.write_bytes(TEXT.encode("utf-16")), "byte order mark"),
-    "byte order mark": (lambda path: path.write_bytes(TEXT.encode("utf-8-sig")), "byte order mark"),
+    "latin-1": (
+        lambda path: path.write_bytes(TEXT.replace("V7", "Gr\xfcn").encode("latin-1")),
+        "in another encoding than UTF-8 (byte ",
+    ),
+    "utf-16": (lambda path: path.write_bytes(TEXT.encode("utf-16")), "in UTF-16"),
+    "byte order mark": (
+        lambda path: path.write_bytes(TEXT.encode("utf-8-sig")),
+        "in UTF-8 with a byte order mark",
+    ),
     "no id": (
         lambda path: path.write_text(json.dumps({"versions": [*BOTH["versions"], {"name": "V1"}]})),
         "entry 3 has no id",
     ),
+    "an id that is no text": (
+        lambda path: path.write_text(json.dumps({"versions": [{**WEBHOOK_ENTRY, "id": 7}]})),
+        "entry 1 has no id; its id is '7', not a text",
+    ),
+    "a key that reads as a parameter": (
+        lambda path: path.write_text(json.dumps({"versions": [{"id": "a", "parameters.rank": 7}]})),
+        "'parameters.rank'",
+    ),
+    "merged ids that are none": (
+        lambda path: path.write_text(json.dumps({"versions": [{"id": "a", "mergedIds": "b"}]})),
+        "no list of ids",
+    ),
     "no object": (lambda path: path.write_text('{"versions": [7]}'), "entry 1 is no object"),
     "a pipe": (lambda path: os.mkfifo(path), "not a regular file"),
 }
+
+
+ENTRIES = ("no id", "no object", "an id that is no text")
+LOADED = ("a key that reads as a parameter", "merged ids that are none")
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -75,8 +100,54 @@ def test_no_link_leads_out_of_the_base_folder(tmp_path: Path) -> None:
     (base / "3_elsewhere").symlink_to(tmp_path)
     plan = plan_tree(base, ObjectUrlRules())
     assert plan.files == ()
-    assert [skipped.path for skipped in plan.skipped] == ["2_folder", f"1_file/{NAME}"]
+    # A link whose folder holds such files only further down is named too: they would be missed without a word.
+    assert [skipped.path for skipped in plan.skipped] == ["2_folder", "3_elsewhere", f"1_file/{NAME}"]
     assert all("symbolic link" in skipped.reason for skipped in plan.skipped)
+
+
+def test_the_commands_name_every_bad_file_and_leave_it_as_it_is(run: Run, tmp_path: Path) -> None:
+    run("db", "upgrade")
+    base = tmp_path / "tree"
+    write(style_file(base, 99), BOTH)
+    for number, (make, _) in enumerate(BAD.values()):
+        path = style_file(base, number)
+        path.parent.mkdir()
+        make(path)
+    inside, outside = style_file(base, 100).parent, write(style_file(tmp_path / "outside", 101), BOTH)
+    inside.symlink_to(style_file(base, 99).parent)
+    style_file(base, 101).parent.symlink_to(outside.parent)
+    before = _facts(tmp_path / "tree") | _facts(tmp_path / "outside")
+    for command in (
+        ("dedupe", "--base-dir", str(base)),
+        ("import", "training-versions", str(base)),
+        ("import", "training-versions", str(base), "--apply"),
+        ("dedupe", "--base-dir", str(base), "--apply"),
+    ):
+        ended = run(*command)
+        assert ended.code == Exit.ERROR
+        for number, (name, (_, reason)) in enumerate(BAD.items()):
+            lines = [line for line in ended.out.splitlines() if line.startswith(str(_relative(number)))]
+            # An import goes on without the entry.
+            expected = reason if command[0] == "dedupe" or name not in ENTRIES else "no object with an id"
+            assert any(expected in line for line in lines) or name in LOADED, name
+        assert ended.out.count("a symbolic link, which is not followed") == 2
+    after = _facts(tmp_path / "tree") | _facts(tmp_path / "outside")
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    good = style_file(base, 99)
+    assert changed == {good, good.with_name(f"{NAME}.backup-1")}
+
+
+def _relative(number: int) -> Path:
+    return style_file(Path(), number)
+
+
+def _facts(base: Path) -> dict[Path, object]:
+    """Everything about each file that anybody could have touched."""
+    return {
+        path: (facts.st_mode, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        for path in base.rglob("*")
+        if not stat.S_ISDIR((facts := path.lstat()).st_mode)
+    }
 
 
 @pytest.mark.parametrize(

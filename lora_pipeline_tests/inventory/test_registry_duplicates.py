@@ -58,9 +58,7 @@ def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
 
 
 def planned(database: Database) -> RegistryPlan:
-    plan = plan_registry(database, RULES, NOW)
-    store_plan(database, plan, NOW)
-    return plan
+    return store_plan(database, plan_registry(database, RULES, NOW), NOW)
 
 
 def add_webhook_version(database: Database, **fields: Any) -> int:
