@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import TrainingRun, UserModel
+from lora_pipeline.database.tables import TrainingRun, User, UserModel
 from lora_pipeline.trainings.listing import TrainingNotFound
 from lora_pipeline.versions.lookup import ModelNotFound, find_model
 
@@ -40,6 +40,17 @@ def reachable_model(session: Session, caller: Caller, text: str) -> UserModel:
         raise ModelNotFound(
             f"you have no model {text!r}. Give its modelId, as the start of its training answered"
         )
+    return model
+
+
+def active_model(session: Session, caller: Caller) -> UserModel:
+    """The model that the caller's user generates with. Raises ModelNotFound."""
+    question = (
+        select(UserModel).join(User, User.active_model_id == UserModel.id).where(User.id == caller.user_id)
+    )
+    model = session.scalars(question).one_or_none()
+    if model is None:
+        raise ModelNotFound("got no modelId, and your key's user has no active model. Give a modelId")
     return model
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,7 +36,17 @@ def fingerprint(request: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def begin(database: Database, user_id: str, key: str, request: str, now: datetime) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Claim:
+    """What became of the attempt to answer a request."""
+
+    answer: dict[str, Any] | None = None
+    """What it was answered before; None where it is to be answered now."""
+    since: datetime | None = None
+    """When somebody began to answer it who did not come to an end: what was done since then was for this request."""
+
+
+def begin(database: Database, user_id: str, key: str, request: str, now: datetime) -> Claim:
     """Claim the key for this request (its fingerprint), or give the answer that it had.
 
     Raises StillAnswering and KeyUsedOtherwise.
@@ -57,13 +68,16 @@ def begin(database: Database, user_id: str, key: str, request: str, now: datetim
                 "this Idempotency-Key came with another request before. Use a new key for a new request"
             )
         if known.answer is not None:
-            return dict(known.answer)
+            return Claim(answer=dict(known.answer))
         if known.claimed_until is not None and known.claimed_until > now:
             raise StillAnswering(
                 "the same request is being answered. Ask for its progress, or send it again later"
             )
+        since = known.created_at if known.claimed_until is not None else None
+        if since is None:
+            known.created_at = now  # new, or an earlier attempt ended in an error: nothing of it counts
         known.claimed_until = now + ANSWERING
-        return None
+        return Claim(since=since)
 
 
 def end(database: Database, user_id: str, key: str, answer: dict[str, Any] | None) -> None:

@@ -6,14 +6,15 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 from pydantic import Field
 
 from lora_pipeline.api.answers import Answer, Request
 from lora_pipeline.api.authentication import Administrator
 from lora_pipeline.api.problems import Problem
 from lora_pipeline.api.services import Shared
-from lora_pipeline.callbacks.sending import list_callbacks, send_again
+from lora_pipeline.callbacks.listing import list_callbacks
+from lora_pipeline.callbacks.sending import send_again
 from lora_pipeline.versions.bulk_jobs import open_job, read_job, run_job
 from lora_pipeline.versions.bulk_sync import BulkOptions
 from lora_pipeline.versions.sync_status import ReportOptions, sync_status
@@ -47,6 +48,7 @@ class CallbackAnswer(Answer):
     event_id: str
     kind: str
     payload: dict[str, Any]
+    state: Literal["owed", "failing", "given up", "delivered"]
     attempts: int
     last_error: str | None
     created_at: datetime
@@ -121,7 +123,11 @@ def report(
 
 
 @router.post("/training/bulk-sync", status_code=HTTPStatus.ACCEPTED)
-def bulk_sync(wanted: BulkSyncRequest, caller: Administrator, services: Shared) -> JobAnswer:
+def bulk_sync(
+    wanted: Annotated[BulkSyncRequest, Body(default_factory=BulkSyncRequest)],
+    caller: Administrator,
+    services: Shared,
+) -> JobAnswer:
     """Sync every user's active model. Answers at once with the job's id."""
     connections = services.connections
     options = BulkOptions(apply=not wanted.dry_run, deep=wanted.deep, only=wanted.filter)
@@ -145,7 +151,7 @@ def callbacks(
     undelivered: Annotated[bool, Query(description="Only those that were not taken.")] = True,
 ) -> CallbacksAnswer:
     """The newest callbacks to the application: what is owed, tried in vain, or given up, and why."""
-    found = list_callbacks(services.connections.database, undelivered=undelivered)
+    found = list_callbacks(services.connections.database, "undelivered" if undelivered else "all")
     return CallbacksAnswer(callbacks=[CallbackAnswer.model_validate(callback) for callback in found])
 
 

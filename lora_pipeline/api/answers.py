@@ -17,15 +17,18 @@ ModelType = Literal["person", "object", "style"]
 class Answer(BaseModel):
     """Written in camel case, as the applications' front ends read it."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, from_attributes=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        from_attributes=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Request(Answer):
     """Taken as it is written, and nothing else: a misspelled field is told, not ignored."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", str_strip_whitespace=True
-    )
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
 class FindingAnswer(Answer):
@@ -40,7 +43,9 @@ class UploadedImage(Answer):
 
     name: str
     url: str | None
-    """For `imageUrls`; None where the file was not kept."""
+    """For `imageUrls`; null where the file was not kept."""
+    preview_url: str | None = None
+    """A picture to show; a signed link."""
     sha256: str | None
     verdict: Literal["included", "excluded", "failed", "waiting"]
     message: str
@@ -66,7 +71,7 @@ class StartRequest(Request):
 class StartAnswer(Answer):
     model_id: str
     training_id: str | None
-    """The provider's; None where the training waits (see `message`) or is still being sent."""
+    """The provider's; null where the training waits (see `message`) or is still being sent."""
     trigger_word: str
     status: Status
     message: str
@@ -104,7 +109,8 @@ class ProgressAnswer(Answer):
 
 
 class SyncRequest(Request):
-    model_id: Text200
+    model_id: Text200 | None = None
+    """The user's active model where it is left out."""
 
 
 class SyncAnswer(Answer):
@@ -112,7 +118,7 @@ class SyncAnswer(Answer):
 
     model_id: str
     update_needed: bool | None
-    """None where the provider could not tell."""
+    """null where the provider could not tell."""
     updated: bool
     outcome: str
     verdict: str
@@ -262,6 +268,8 @@ class TrainingsAnswer(Answer):
 class SetImage(Answer):
     name: str
     sha256: str
+    preview_url: str | None
+    """A picture to show; a signed link."""
     verdict: Literal["pending", "included", "excluded"]
     chosen_by_hand: bool
     width: int | None

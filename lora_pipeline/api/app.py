@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from importlib import metadata
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lora_pipeline.api import (
     admin,
@@ -17,18 +15,20 @@ from lora_pipeline.api import (
     metrics,
     models,
     pictures,
+    reference,
     training,
     uploads,
 )
 from lora_pipeline.api.authentication import require_guarded
 from lora_pipeline.api.bodies import BodyBounds
 from lora_pipeline.api.description import describe_problems
+from lora_pipeline.api.hosts import KnownHosts, allowed_hosts
 from lora_pipeline.api.measuring import Measured
 from lora_pipeline.api.problems import OperationErrors, answer_with_problems
 from lora_pipeline.api.services import Services
 from lora_pipeline.api.webhooks import webhooks_router
 from lora_pipeline.connections import Connections
-from lora_pipeline.settings import LOOPBACK, Settings
+from lora_pipeline.settings import Settings
 from lora_pipeline.trainings.webhooks import MAX_BODY_BYTES
 
 _JSON_CAP = 1_000_000
@@ -47,31 +47,23 @@ def create_app(connections: Connections) -> FastAPI:
         title="lora_pipeline",
         version=metadata.version("lora-pipeline"),
         description="Photos in, a verified and registered LoRA version out.",
+        # FastAPI's own pages are loaded from other people's servers.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = services
     for part in (training, uploads, models, images, downloads, pictures, lineage, admin, health, metrics):
         app.include_router(part.router)
+    app.include_router(reference.router)
     app.include_router(webhooks_router(connections))
     answer_with_problems(app)
     describe_problems(app)
     # The last one added is the outermost.
     app.add_middleware(OperationErrors)
     app.add_middleware(BodyBounds, cap_of=lambda path: _cap_of(path, settings))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(settings))
+    app.add_middleware(KnownHosts, allowed=allowed_hosts(settings))
     app.add_middleware(Measured, counts=services.counts)
     return app
-
-
-def allowed_hosts(settings: Settings) -> list[str]:
-    """The names under which browsers may reach us.
-
-    On loopback only loopback's own: a page from elsewhere could otherwise give this machine's address a name
-    of its own and read people's pictures through a visitor's browser. Elsewhere a proxy decides.
-    """
-    public = urlsplit(settings.resolved_public_url).hostname or ""
-    if settings.api_host in LOOPBACK:
-        return sorted(LOOPBACK | {public})
-    return [public] if settings.public_url else ["*"]
 
 
 def _cap_of(path: str, settings: Settings) -> int:

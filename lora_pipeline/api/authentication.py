@@ -54,6 +54,20 @@ def administrator(caller: Annotated[Caller, Depends(known_caller)]) -> Caller:
     return caller
 
 
+def key_or_link(
+    request: Request,
+    services: Shared,
+    credentials: Credentials,
+    expires: Annotated[str | None, Query(description="Of a signed link.")] = None,
+    signature: Annotated[str | None, Query(description="Of a signed link.")] = None,
+) -> Caller | None:
+    """A caller with a key, or (None) whoever has the signed link of this very path."""
+    if credentials is None and expires is not None and signature is not None:
+        services.links.check(request.url.path, expires, signature, services.connections.now())
+        return None
+    return known_caller(request, services, credentials)
+
+
 def viewer(
     request: Request,
     services: Shared,
@@ -61,20 +75,13 @@ def viewer(
     expires: Annotated[str | None, Query(description="Of a signed link.")] = None,
     signature: Annotated[str | None, Query(description="Of a signed link.")] = None,
 ) -> Caller | None:
-    """Who may look at one picture or file: a caller with a key, or (None) whoever has its signed link.
+    """Who may look at one picture: a caller with a key, or (None) whoever has its signed link.
 
     A server that only this machine can reach shows pictures without either, because Dagster's pages link them.
     """
-    if credentials is not None:
-        return _with_key(request, services, credentials.credentials)
-    if expires is not None and signature is not None:
-        services.links.check(request.url.path, expires, signature, services.connections.now())
+    if credentials is None and signature is None and services.connections.settings.only_this_machine:
         return None
-    if services.connections.settings.only_this_machine:
-        return None
-    raise Problem(
-        HTTPStatus.UNAUTHORIZED, "got neither a key nor a signed link; ask for a link with your key"
-    )
+    return key_or_link(request, services, credentials, expires, signature)
 
 
 def link_holder(
@@ -110,5 +117,6 @@ def _with_key(request: Request, services: Services, key: str) -> Caller:
 
 KnownCaller = Annotated[Caller, Depends(known_caller)]
 Administrator = Annotated[Caller, Depends(administrator)]
+KeyOrLink = Annotated[Caller | None, Depends(key_or_link)]
 Viewer = Annotated[Caller | None, Depends(viewer)]
 LinkHolder = Annotated[None, Depends(link_holder)]

@@ -9,6 +9,7 @@ from lora_pipeline.api.answers import FindingAnswer, ImageChange, ImagesAnswer, 
 from lora_pipeline.api.authentication import KnownCaller
 from lora_pipeline.api.models import ModelId
 from lora_pipeline.api.services import Services, Shared
+from lora_pipeline.api.uploads import preview_links
 from lora_pipeline.image_sets.drafts import set_caption, set_choice
 from lora_pipeline.image_sets.listing import current_set
 
@@ -50,6 +51,7 @@ def _answer(services: Services, caller: Caller, model: str) -> ImagesAnswer:
             contact_sheet_url=None,
             images=[],
         )
+    previews = preview_links(services, [image["sha256"] for image in found])
     sheet = f"/contact-sheets/{image_set.id}.jpg"
     return ImagesAnswer(
         model_id=row.model_key,
@@ -58,5 +60,5 @@ def _answer(services: Services, caller: Caller, model: str) -> ImagesAnswer:
         usable=image_set.usable_count,
         findings=[FindingAnswer.model_validate(finding) for finding in image_set.findings],
         contact_sheet_url=services.signed(sheet).url if image_set.contact_sheet_key else None,
-        images=[SetImage.model_validate(image) for image in found],
+        images=[SetImage(**image, preview_url=previews.get(image["sha256"])) for image in found],
     )

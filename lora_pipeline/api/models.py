@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 from sqlalchemy import select
 
 from lora_pipeline.access.callers import Caller, reachable_model, run_of
@@ -54,6 +54,10 @@ router = APIRouter(prefix="/api/models", tags=["models"])
 ModelId = Annotated[
     str, Path(min_length=1, max_length=320, description="As the start of its training answered.")
 ]
+# Everything in them may be left out, and so may they.
+Reason = Annotated[ReasonRequest, Body(default_factory=ReasonRequest)]
+Rollback = Annotated[RollbackRequest, Body(default_factory=RollbackRequest)]
+WhichRun = Annotated[RunRequest, Body(default_factory=RunRequest)]
 _MOST_MODELS = 500
 
 
@@ -144,19 +148,19 @@ def activate(model: ModelId, wanted: ActivateRequest, caller: KnownCaller, servi
 
 
 @router.post("/{model}/pin")
-def pin(model: ModelId, wanted: ReasonRequest, caller: KnownCaller, services: Shared) -> ChoiceAnswer:
+def pin(model: ModelId, wanted: Reason, caller: KnownCaller, services: Shared) -> ChoiceAnswer:
     """Keep the version that is served: no retrain and no sync replaces it."""
     return _choice(services, caller, model, wanted.reason, pin_model)
 
 
 @router.post("/{model}/unpin")
-def unpin(model: ModelId, wanted: ReasonRequest, caller: KnownCaller, services: Shared) -> ChoiceAnswer:
+def unpin(model: ModelId, wanted: Reason, caller: KnownCaller, services: Shared) -> ChoiceAnswer:
     """Let the next retrain or sync replace the served version again."""
     return _choice(services, caller, model, wanted.reason, unpin_model)
 
 
 @router.post("/{model}/rollback")
-def rollback(model: ModelId, wanted: RollbackRequest, caller: KnownCaller, services: Shared) -> ChoiceAnswer:
+def rollback(model: ModelId, wanted: Rollback, caller: KnownCaller, services: Shared) -> ChoiceAnswer:
     """Serve, pinned, the version that was served before. Repeated, it goes further back."""
 
     def choose(database: Database, key: str, by: Chooser) -> Choice:
@@ -178,7 +182,7 @@ def trainings(model: ModelId, caller: KnownCaller, services: Shared) -> Training
 
 
 @router.post("/{model}/cancel")
-def cancel(model: ModelId, wanted: RunRequest, caller: KnownCaller, services: Shared) -> CancelAnswer:
+def cancel(model: ModelId, wanted: WhichRun, caller: KnownCaller, services: Shared) -> CancelAnswer:
     """End a training: at once where nothing was sent; a running one bills until the provider says it ended."""
     connections = services.connections
     run_id = _run(services, caller, model, wanted)
@@ -192,7 +196,7 @@ def cancel(model: ModelId, wanted: RunRequest, caller: KnownCaller, services: Sh
 
 
 @router.post("/{model}/retry")
-def retry(model: ModelId, wanted: RunRequest, caller: KnownCaller, services: Shared) -> RetryAnswer:
+def retry(model: ModelId, wanted: WhichRun, caller: KnownCaller, services: Shared) -> RetryAnswer:
     """Try again what ended badly: a new attempt on the same images, or the weights where only they were refused."""
     run_id = _run(services, caller, model, wanted)
     with services.starts.place():

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _AGAIN_S = 5
+_MOST_FAULTS = 10
+_SHOWN = 60
 
 
 class ProblemDetail(BaseModel):
@@ -115,25 +117,40 @@ def problem_of(error: Exception) -> Problem | None:
     return Problem(status, scrubbed(detail), retry_after=_AGAIN_S if status is _UNAVAILABLE else None)
 
 
+def problem_document(status: int, detail: str) -> dict[str, Any]:
+    """One problem, as JSON."""
+    title = HTTPStatus(status).phrase
+    return ProblemDetail(
+        type="about:blank", title=title, status=status, detail=_printable(detail)
+    ).model_dump()
+
+
 def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """The answer for one problem."""
-    body = ProblemDetail(
-        type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=_printable(detail)
-    )
-    return JSONResponse(body.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    body = problem_document(status, detail)
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def answer_with_problems(app: FastAPI) -> None:
     """Let every error of the application come out as a problem."""
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        return problem_response(error.status_code, str(error.detail), dict(error.headers or {}))
+    async def http(request: Request, error: HTTPException) -> Response:
+        headers, detail = dict(error.headers or {}), str(error.detail)
+        if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = "there is nothing at this address; /docs lists what there is"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            detail = f"got {request.method[:20]}; expected {headers.get('Allow', 'another method')}"
+        return problem_response(error.status_code, detail, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        found = "; ".join(_fault(one) for one in error.errors())
-        return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, found)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        if _unread_body(request, error):
+            kind = request.headers.get("content-type", "")[:100] or "no Content-Type"
+            detail = f"got {kind}; expected a JSON body with Content-Type: application/json"
+            return problem_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+        found = "; ".join(_fault(one) for one in error.errors()[:_MOST_FAULTS])
+        return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, scrubbed(found))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
@@ -170,7 +187,9 @@ class OperationErrors:
             if problem is None:
                 raise
             if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("%s %s: %s", scope.get("method"), scope.get("path"), problem.detail)
+                # The route, not the path: one of them holds a secret.
+                route = getattr(scope.get("route"), "path", "no route")
+                log.warning("%s %s: %s", scope.get("method"), route, problem.detail)
             headers = {}
             if problem.retry_after is not None:
                 headers["Retry-After"] = str(max(1, round(problem.retry_after)))
@@ -179,8 +198,23 @@ class OperationErrors:
             await problem_response(problem.status, problem.detail, headers)(scope, receive, send)
 
 
+def _unread_body(request: Request, error: RequestValidationError) -> bool:
+    """Whether the body was not even read as JSON, because the request does not say that it is."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or kind.endswith("+json")
+    return not is_json and any(one["loc"] == ("body",) and one["input"] is not None for one in error.errors())
+
+
 def _fault(error: Any) -> str:
-    return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+    """What is wrong with one part of a request: where, what was expected, and what was got where that is short."""
+    if error["type"] == "json_invalid":
+        return f"the body is no JSON: {error.get('ctx', {}).get('error', 'unreadable')} at character {error['loc'][-1]}"
+    if error["type"] == "missing" and error["loc"] == ("body",):
+        return "got no body; expected a JSON body with Content-Type: application/json"
+    where = ".".join(str(part) for part in error["loc"])
+    got = error.get("input")
+    shown = f"; got {got!r}" if isinstance(got, str | int | float) and len(repr(got)) <= _SHOWN else ""
+    return f"{where}: {error['msg']}{shown}"
 
 
 def _printable(text: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWorking
 
 from lora_pipeline.connections import Connections
-from lora_pipeline.trainings.starting import start_training
+from lora_pipeline.providers.secrets import scrubbed
+from lora_pipeline.trainings.asking import AskedTraining, start_asked
 from lora_pipeline.trainings.submission import SubmissionResult
 
 log = logging.getLogger(__name__)
@@ -24,20 +26,34 @@ class Starter:
         self._connections = connections
         self._wait = wait
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="start")
+        self._lock = threading.Lock()
+        self._at_work: dict[tuple[str, int], Future[SubmissionResult | None]] = {}
 
-    def start(self, model_key: str, actor: str) -> SubmissionResult | None:
-        """Start a model's training; None where that is still going on. Raises what stands in the way."""
-        future = self._pool.submit(start_training, self._connections, model_key, asked_by=actor)
+    def start(self, wanted: AskedTraining, actor: str) -> SubmissionResult | None:
+        """Start a model's training; None where that is still going on, or was done. Raises what stands in the way.
+
+        Who asks for what is being started already (a button pressed twice) waits for that and gets its result.
+        """
+        future = self._begun(wanted, actor)
         try:
             return future.result(self._wait)
         except StillWorking:
-            future.add_done_callback(lambda done: _log_end(model_key, done))
             return None
 
+    def _begun(self, wanted: AskedTraining, actor: str) -> Future[SubmissionResult | None]:
+        what = wanted.model_key, wanted.asked.image_set_id
+        with self._lock:
+            known = self._at_work.get(what)
+            if known is not None:
+                return known
+            future = self._pool.submit(start_asked, self._connections, wanted, asked_by=actor)
+            self._at_work[what] = future
+        future.add_done_callback(lambda done: self._ended(what, done))
+        return future
 
-def _log_end(model_key: str, done: Future[SubmissionResult]) -> None:
-    error = done.exception()
-    if error is not None:
-        log.warning("%s could not be started: %s", model_key, error)
-    else:
-        log.info("%s: %s", model_key, done.result().outcome.value)
+    def _ended(self, what: tuple[str, int], done: Future[SubmissionResult | None]) -> None:
+        with self._lock:
+            del self._at_work[what]
+        error = done.exception()
+        if error is not None:
+            log.warning("%s could not be started: %s", what[0], scrubbed(str(error)))

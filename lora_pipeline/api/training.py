@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.background import BackgroundTask
 
 from lora_pipeline.access import repeats
-from lora_pipeline.access.callers import Caller, reachable_model, user_of
+from lora_pipeline.access.callers import Caller, active_model, reachable_model, user_of
 from lora_pipeline.api.answers import (
     ModelDetails,
     ProgressAnswer,
@@ -62,15 +63,15 @@ def start(
     except ValueError as error:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     if idempotency_key is None:
-        return _started(_start(wanted, user_id, caller, services))
+        return _started(_start(wanted, user_id, caller, services, since=None))
     database = services.connections.database
     request = repeats.fingerprint(wanted.model_dump(mode="json"))
-    known = repeats.begin(database, user_id, idempotency_key, request, services.connections.now())
-    if known is not None:
-        return _started(known)
+    claim = repeats.begin(database, user_id, idempotency_key, request, services.connections.now())
+    if claim.answer is not None:
+        return _started(claim.answer)
     answer = None
     try:
-        answer = _start(wanted, user_id, caller, services)
+        answer = _start(wanted, user_id, caller, services, since=claim.since)
     finally:
         repeats.end(database, user_id, idempotency_key, answer)
     return _started(answer)
@@ -108,11 +109,16 @@ def progress(
 
 
 @router.post("/sync-version")
-def sync_version(wanted: SyncRequest, caller: KnownCaller, services: Shared) -> SyncAnswer:
+def sync_version(
+    wanted: Annotated[SyncRequest, Body(default_factory=SyncRequest)], caller: KnownCaller, services: Shared
+) -> SyncAnswer:
     """Hold a model's version against the provider's latest, update it where that is needed, and say whether it was."""
     connections = services.connections
     with connections.database.read() as session:
-        model_key = reachable_model(session, caller, wanted.model_id).model_key
+        if wanted.model_id is None:
+            model_key = active_model(session, caller).model_key
+        else:
+            model_key = reachable_model(session, caller, wanted.model_id).model_key
     with services.provider_calls.place():
         found = sync_model(connections, model_key, actor=caller.actor).as_json()
     return SyncAnswer(
@@ -129,7 +135,9 @@ def sync_version(wanted: SyncRequest, caller: KnownCaller, services: Shared) -> 
     )
 
 
-def _start(wanted: StartRequest, user_id: str, caller: Caller, services: Services) -> dict[str, Any]:
+def _start(
+    wanted: StartRequest, user_id: str, caller: Caller, services: Services, since: datetime | None
+) -> dict[str, Any]:
     connections = services.connections
     public_url = connections.settings.resolved_public_url
     uploads, urls = [], []
@@ -148,10 +156,11 @@ def _start(wanted: StartRequest, user_id: str, caller: Caller, services: Service
             uploads,
             urls,
             actor=caller.actor,
+            since=since,
         )
         result, trouble = None, "the training is being sent to the provider"
         try:
-            result = services.starter.start(asked.model_key, caller.actor)
+            result = services.starter.start(asked, caller.actor)
         except (ProviderError, ObjectStoreError) as error:
             # It is asked for, durably: saying that it failed would be untrue.
             trouble = scrubbed(f"the training starts as soon as it can: {error}")
@@ -167,14 +176,17 @@ def _start_answer(
     with connections.database.read() as session:
         condition = UserModel.model_key == asked.model_key
         standing = standing_of(session, condition, connections.now(), services.board.usual_seconds())
-    reason = result.reason if result is not None else trouble
+    if standing.training_id is not None:
+        trouble = "the provider has the training"
+    elif result is not None and result.reason:
+        trouble = result.reason
     return StartAnswer(
         model_id=asked.model_key,
         training_id=standing.training_id,
         trigger_word=asked.trigger_word,
         status=standing.status,
-        message=reason or "the provider has the training",
-        images=[uploaded_image(services, file) for file in asked.intake.files],
+        message=standing.error or standing.hold_reason or trouble,
+        images=[uploaded_image(services, file) for file in asked.files],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import quote, unquote, urlsplit
@@ -13,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from lora_pipeline.access.callers import reachable_model, user_of
 from lora_pipeline.api.answers import FindingAnswer, UploadAnswer, UploadedImage
-from lora_pipeline.api.authentication import KnownCaller
+from lora_pipeline.api.authentication import KeyOrLink, KnownCaller
 from lora_pipeline.api.problems import Problem
 from lora_pipeline.api.services import Services, Shared
 from lora_pipeline.database.tables import Image
@@ -98,12 +99,12 @@ def upload(
     response_class=StreamingResponse,
     responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-def uploaded(sha256: str, name: str, caller: KnownCaller, services: Shared) -> StreamingResponse:  # noqa: ARG001
+def uploaded(sha256: str, name: str, who: KeyOrLink, services: Shared) -> StreamingResponse:  # noqa: ARG001
     """One upload of the caller's, upright and without metadata."""
     connections = services.connections
-    question = select(Image.normalised_key).where(Image.sha256 == sha256)
-    if not caller.is_admin:
-        question = question.where(Image.user_id == caller.user_id)
+    question = select(Image.normalised_key).where(Image.sha256 == sha256, Image.normalised_key.is_not(None))
+    if who is not None and not who.is_admin:
+        question = question.where(Image.user_id == who.user_id)
     with connections.database.read() as session:
         key = session.scalars(question.limit(1)).one_or_none() if is_content_name(sha256) else None
     try:
@@ -113,6 +114,17 @@ def uploaded(sha256: str, name: str, caller: KnownCaller, services: Shared) -> S
     except ObjectNotFound:
         pass
     raise Problem(HTTPStatus.NOT_FOUND, "you have no such upload, or it is no image")
+
+
+def preview_links(services: Services, sha256s: Iterable[str]) -> dict[str, str]:
+    """SHA-256 → the address of an upload's picture, open for a while to whoever has it: for an `<img>`.
+
+    What is no image has none.
+    """
+    question = select(Image.sha256).where(Image.sha256.in_(set(sha256s)), Image.normalised_key.is_not(None))
+    with services.connections.database.read() as session:
+        found = set(session.scalars(question))
+    return {sha256: services.signed(f"{_PATH}{sha256}/preview.jpg").url for sha256 in found}
 
 
 def own_upload(url: str, public_url: str) -> tuple[str, str] | None:
@@ -158,6 +170,9 @@ def _taken_in(services: Services, model_key: str, sources: list[ImageSource]) ->
 
 def _answer(services: Services, files: list[UploadedFile] | list[TakenFile]) -> UploadAnswer:
     images = [uploaded_image(services, file) for file in files]
+    previews = preview_links(services, [image.sha256 for image in images if image.sha256])
+    for image in images:
+        image.preview_url = previews.get(image.sha256 or "")
     urls = [image.url for image in images if image.url and image.verdict == "included"]
     return UploadAnswer(image_urls=list(dict.fromkeys(urls)), images=images)
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import httpx
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
@@ -32,6 +31,7 @@ DELAYS = tuple(
 TOO_OLD = timedelta(days=3)
 """What was never tried by then is not sent any more: nobody waits for it (callbacks were switched on since)."""
 KEPT = timedelta(days=30)
+"""How long what was taken, or given up, can still be looked at."""
 TIMEOUT_S = 15.0
 _CLAIM = timedelta(minutes=2)
 _AT_ONCE = 4
@@ -136,28 +136,6 @@ def send_again(database: Database, event_id: str, now: datetime) -> bool:
         return True
 
 
-def list_callbacks(database: Database, *, undelivered: bool, limit: int = 100) -> list[dict[str, Any]]:
-    """The newest callbacks, as JSON."""
-    question = select(Callback).order_by(Callback.id.desc()).limit(limit)
-    if undelivered:
-        question = question.where(Callback.delivered_at.is_(None))
-    with database.read() as session:
-        return [
-            {
-                "event_id": row.event_id,
-                "kind": row.kind,
-                "payload": row.payload,
-                "attempts": row.attempts,
-                "last_error": row.last_error,
-                "created_at": row.created_at,
-                "next_attempt_at": row.next_attempt_at,
-                "delivered_at": row.delivered_at,
-                "given_up_at": row.given_up_at,
-            }
-            for row in session.scalars(question)
-        ]
-
-
 @dataclass(frozen=True)
 class _Trouble:
     reason: str
@@ -167,7 +145,8 @@ class _Trouble:
 def _claim(database: Database, now: datetime, limit: int) -> list[_Due]:
     owed = Callback.delivered_at.is_(None), Callback.given_up_at.is_(None)
     with database.begin() as session:
-        session.execute(delete(Callback).where(Callback.delivered_at < now - KEPT))
+        over = or_(Callback.delivered_at < now - KEPT, Callback.given_up_at < now - KEPT)
+        session.execute(delete(Callback).where(over))
         session.execute(
             update(Callback)
             .where(*owed, Callback.attempts == 0, Callback.created_at < now - TOO_OLD)

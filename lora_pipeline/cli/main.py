@@ -34,6 +34,7 @@ COMMANDS = {
     "import": "lora_pipeline.cli.importing:import_",
     "export": "lora_pipeline.cli.importing:export",
     "api": "lora_pipeline.cli.serve:api",
+    "callbacks": "lora_pipeline.cli.callbacks:callbacks",
     "api-keys": "lora_pipeline.cli.api_keys:api_keys",
     "simulator": "lora_pipeline.cli.serve:simulator",
 }

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-# Clients poll every five seconds: a connection closed after just that time would be in use again.
-KEEP_ALIVE_S = 75
 _HOST_HELP = "Address to listen on; 127.0.0.1 is this machine alone."
 
 
@@ -20,19 +18,14 @@ def api(host: str | None, port: int | None) -> None:
     import uvicorn
 
     from lora_pipeline.api.app import create_app
+    from lora_pipeline.api.server import server_config
     from lora_pipeline.connections import Connections
     from lora_pipeline.settings import Settings
 
     given = {name: value for name, value in {"api_host": host, "api_port": port}.items() if value is not None}
     settings = Settings(**given)  # type: ignore[arg-type]
     app = create_app(Connections(settings))
-    uvicorn.run(
-        app,
-        host=settings.api_host,
-        port=settings.api_port,
-        log_level="warning",
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
+    uvicorn.Server(server_config(app, host=settings.api_host, port=settings.api_port)).run()
 
 
 @click.command()

@@ -11,6 +11,7 @@ from lora_pipeline.defs.resources import Pipeline
 
 REGISTRY = "version_registry"
 STUCK = "stuck_trainings"
+CALLBACKS = "undelivered_callbacks"
 _EVERY_S = 600
 _SHOWN = 200
 
@@ -21,13 +22,21 @@ def stuck_trainings_check(pipeline: Pipeline) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(**_stuck(pipeline))
 
 
+@dg.asset_check(asset=REGISTRY, name=CALLBACKS)
+def undelivered_callbacks_check(pipeline: Pipeline) -> dg.AssetCheckResult:
+    """Every callback that the application did not take, with the reason and the command that helps."""
+    return dg.AssetCheckResult(**_undelivered(pipeline))
+
+
 @dg.sensor(minimum_interval_seconds=_EVERY_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def standing_checks_sensor(pipeline: Pipeline) -> dg.SensorResult:
     """Evaluates the standing checks."""
-    evaluation = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(REGISTRY), check_name=STUCK, **_stuck(pipeline)
-    )
-    return dg.SensorResult(asset_events=[evaluation])
+    found = {STUCK: _stuck(pipeline), CALLBACKS: _undelivered(pipeline)}
+    evaluations = [
+        dg.AssetCheckEvaluation(asset_key=dg.AssetKey(REGISTRY), check_name=name, **result)
+        for name, result in found.items()
+    ]
+    return dg.SensorResult(asset_events=evaluations)
 
 
 def _stuck(pipeline: Pipeline) -> dict[str, Any]:
@@ -48,5 +57,34 @@ def _stuck(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-CHECKS = [stuck_trainings_check]
+def _undelivered(pipeline: Pipeline) -> dict[str, Any]:
+    from lora_pipeline.callbacks.listing import list_callbacks
+
+    connections = pipeline.connections
+    told = connections.settings.callback_url is not None
+    found = list_callbacks(connections.database, "failing", limit=_SHOWN) if told else []
+    rows = [
+        dg.TableRecord(
+            {
+                "event": one["event_id"],
+                "kind": one["kind"],
+                "model": one["payload"]["modelId"],
+                "state": one["state"],
+                "attempts": one["attempts"],
+                "why": one["last_error"] or "",
+                "next": f"lora-pipeline callbacks send-again {one['event_id']}",
+            }
+        )
+        for one in found
+    ]
+    given_up = any(one["state"] == "given up" for one in found)
+    none = "the application took all" if told else "LORA_CALLBACK_URL is not set: nobody is told"
+    return {
+        "passed": not found,
+        "severity": dg.AssetCheckSeverity.ERROR if given_up else dg.AssetCheckSeverity.WARN,
+        "metadata": {"callbacks": dg.MetadataValue.table(rows) if rows else dg.MetadataValue.text(none)},
+    }
+
+
+CHECKS = [stuck_trainings_check, undelivered_callbacks_check]
 CHECK_SENSORS = [standing_checks_sensor]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import AuditEntry, Image, ImageSetMember
+from lora_pipeline.database.tables import AuditEntry, Image, ImageSetMember, UserModel
 from lora_pipeline.image_sets.drafts import open_draft
 from lora_pipeline.image_sets.models import find_model, lock_user
 from lora_pipeline.image_sets.profiles import ImageProfile
 from lora_pipeline.image_sets.set_rows import assess_rows, write_assessment
+
+Found = TypeVar("Found")
 
 
 def ask_for_exactly(
@@ -23,15 +27,21 @@ def ask_for_exactly(
     actor: str,
     profile: ImageProfile,
     now: datetime,
-) -> int:
+    unless: Callable[[Session, UserModel], Found | None],
+) -> int | Found:
     """Take everything else out of the model's draft and make it ready to train; the draft's id.
 
-    One transaction, so that no sensor can start what is still being put together. What somebody took out
-    by hand stays out. The images must have been taken in. Raises IntakeError.
+    What `unless` finds while the user's row is held is given back instead, and nothing is changed: of two that
+    ask at the same moment, the second sees what the first has asked for. One transaction, so that no sensor can start
+    what is still being put together. What somebody took out by hand stays out. The images must have been taken
+    in. Raises IntakeError.
     """
     with database.begin() as session:
         model = find_model(session, model_key)
         lock_user(session, model.user_id)
+        found = unless(session, model)
+        if found is not None:
+            return found
         draft = open_draft(session, model, now)
         wanted = select(Image.id).where(Image.user_id == model.user_id, Image.sha256.in_(sha256s))
         members = ImageSetMember.image_set_id == draft.id

@@ -11,6 +11,8 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -21,15 +23,18 @@ from lora_pipeline.connections import Connections
 from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.tables import Image, ImageSetMember, TrainingRun, UserModel
 from lora_pipeline.image_sets.inbox import IntakeError
-from lora_pipeline.image_sets.intake import IntakeReport, take_in
+from lora_pipeline.image_sets.intake import IntakeReport, TakenFile, take_in
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model, ensure_user
 from lora_pipeline.image_sets.names import is_model_key
+from lora_pipeline.image_sets.set_rows import latest_ready
 from lora_pipeline.image_sets.uploads import uploaded_sources
 from lora_pipeline.image_sets.wanted import ask_for_exactly
 from lora_pipeline.image_sets.web_addresses import hosts_of
 from lora_pipeline.image_sets.web_images import FetchRules, Resolve, fetch_images, system_resolver
-from lora_pipeline.trainings.intents import TrainingRefused
+from lora_pipeline.trainings.intents import TrainingRefused, TrainingWish
 from lora_pipeline.trainings.lifecycle import OPEN
+from lora_pipeline.trainings.starting import start_training, train
+from lora_pipeline.trainings.submission import SubmissionResult
 
 ModelType = Literal["person", "object", "style"]
 
@@ -54,14 +59,33 @@ class WantedModel:
     gender: str | None = None
 
 
+class Stage(StrEnum):
+    """How far a training had come when it was asked for."""
+
+    NEW = "new"
+    UNDER_WAY = "under way"
+    """The very same was asked for before, and has not ended."""
+    ENDED = "ended"
+    """The very same was asked for before, by a request that was never answered, and has ended since."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The image set that is to be trained on, and whether that is news."""
+
+    image_set_id: int
+    stage: Stage
+
+
 @dataclass(frozen=True)
 class AskedTraining:
     """What was asked for, and is on its way."""
 
     model_key: str
     trigger_word: str
-    image_set_id: int
-    intake: IntakeReport
+    asked: Asked
+    files: tuple[TakenFile, ...] = ()
+    """What became of the images; empty where they had been taken in before."""
 
 
 def ask_for_training_of(
@@ -71,56 +95,108 @@ def ask_for_training_of(
     urls: Sequence[str],
     *,
     actor: str,
+    since: datetime | None = None,
     resolve: Resolve = system_resolver,
 ) -> AskedTraining:
     """Make or find the model, take in its images, and ask for a training of exactly those.
 
     `uploads` are earlier uploads by (SHA-256, name), `urls` addresses to fetch. Asking again with the same
-    images while they are being trained on changes nothing. Raises TooFewImages, TooManyImages, UploadUnknown,
-    ImagesUnavailable, ModelMismatch, IntakeError, and TrainingRefused where the model is being trained on other
-    images; nothing is asked for then.
+    images while they are being trained on changes nothing. `since` says that the request may have been begun then
+    by somebody who died over it: what was begun since is not begun again, also where it has ended. Raises
+    TooFewImages, TooManyImages, UploadUnknown, ImagesUnavailable, ModelMismatch, IntakeError, and TrainingRefused
+    where the model is being trained on other images; nothing is asked for then.
     """
     profile = connections.image_profile
     count = len(uploads) + len(urls)
     if count < profile.min_images:
         raise TooFewImages(f"At least {profile.min_images} training images are required; got {count}")
-    database, store = connections.database, connections.store
     with tempfile.TemporaryDirectory(prefix="lora-images-") as folder:
-        sources = uploaded_sources(database, store, wanted.user_id, uploads)
+        sources = uploaded_sources(connections.database, connections.store, wanted.user_id, uploads)
         sources += fetch_images(urls, Path(folder), fetch_rules(connections), resolve) if urls else []
-        with database.begin() as session:
+        with connections.database.begin() as session:
             refuse_while_observing(session, f"no training of {wanted.name} was started")
             model = find_or_make(session, wanted, connections)
             model_key, trigger_word = model.model_key, model.trigger_word
-            under_way = _under_way(session, model, {source.fingerprint for source in sources})
-        if under_way is not None:
-            return AskedTraining(model_key, trigger_word, under_way, IntakeReport(model_key, (), None, None))
-        report = take_in(database, store, model_key, sources, profile=profile, clock=connections.now)
-    kept = {file.sha256 for file in report.files if file.sha256}
+            asked = _asked_before(session, model, {source.fingerprint for source in sources}, since)
+        if asked is not None:
+            return AskedTraining(model_key, trigger_word, asked)
+        report = take_in(
+            connections.database,
+            connections.store,
+            model_key,
+            sources,
+            profile=profile,
+            clock=connections.now,
+        )
+    asked = _ask(connections, report, actor, since)
+    return AskedTraining(model_key, trigger_word, asked, report.files)
+
+
+def start_asked(connections: Connections, wanted: AskedTraining, *, asked_by: str) -> SubmissionResult | None:
+    """Start what was asked for without waiting for a sensor; None where it has ended already.
+
+    Raises what `start_training` raises.
+    """
+    if wanted.asked.stage is Stage.ENDED:
+        return None
+    if wanted.asked.stage is Stage.UNDER_WAY:
+        # Of that very set: a draft may have come about since.
+        return train(connections, TrainingWish(wanted.model_key, wanted.asked.image_set_id, asked_by))
+    return start_training(connections, wanted.model_key, asked_by=asked_by)
+
+
+def _ask(connections: Connections, report: IntakeReport, actor: str, since: datetime | None) -> Asked:
+    """Ask for a training of exactly what was taken in."""
     if report.waiting:
         raise IntakeError(f"{report.waiting[0].message}. Send the request again")
-    image_set_id = ask_for_exactly(
-        database, model_key, kept, actor=actor, profile=profile, now=connections.now()
+    kept = {file.sha256 for file in report.files if file.sha256}
+    found = ask_for_exactly(
+        connections.database,
+        report.model_key,
+        kept,
+        actor=actor,
+        profile=connections.image_profile,
+        now=connections.now(),
+        unless=lambda session, model: _asked_before(session, model, kept, since),
     )
-    return AskedTraining(model_key, trigger_word, image_set_id, report)
+    return found if isinstance(found, Asked) else Asked(found, Stage.NEW)
 
 
-def _under_way(session: Session, model: UserModel, sha256s: Collection[str]) -> int | None:
-    """The image set of the model's open training, where it is of these very images; None where none is open."""
-    question = select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.state.in_(OPEN))
-    run = session.scalars(question).one_or_none()
-    if run is None:
+def _asked_before(
+    session: Session, model: UserModel, sha256s: Collection[str], since: datetime | None
+) -> Asked | None:
+    """What the model was asked to be trained on, where it is these very images and not to be begun again.
+
+    Raises TrainingRefused where its open training is of others.
+    """
+    trainings = select(TrainingRun).where(TrainingRun.model_id == model.id)
+    run = session.scalars(trainings.where(TrainingRun.state.in_(OPEN))).one_or_none()
+    if run is not None:
+        if run.image_set_id is not None and _images_of(session, run.image_set_id) == set(sha256s):
+            return Asked(run.image_set_id, Stage.UNDER_WAY)
+        raise TrainingRefused(
+            f"{model.model_key} is being trained on other images (training run {run.id}, {run.state}); one model "
+            "trains once at a time. Wait for it, or cancel it first"
+        )
+    frozen = latest_ready(session, model)
+    if frozen is None or _images_of(session, frozen.id) != set(sha256s):
         return None
-    images = session.scalars(
-        select(Image.sha256)
-        .join(ImageSetMember, ImageSetMember.image_id == Image.id)
-        .where(ImageSetMember.image_set_id == run.image_set_id)
-    )
-    if run.image_set_id is not None and set(images) == set(sha256s):
-        return run.image_set_id
-    raise TrainingRefused(
-        f"{model.model_key} is being trained on other images (training run {run.id}, {run.state}); one model trains "
-        "once at a time. Wait for it, or cancel it first"
+    last = session.scalars(
+        trainings.where(TrainingRun.image_set_id == frozen.id).order_by(TrainingRun.id.desc()).limit(1)
+    ).one_or_none()
+    if last is None:
+        # Frozen a moment ago, and about to be opened.
+        return Asked(frozen.id, Stage.UNDER_WAY) if frozen.asked_for_at is not None else None
+    return Asked(frozen.id, Stage.ENDED) if since is not None and last.created_at >= since else None
+
+
+def _images_of(session: Session, image_set_id: int) -> set[str]:
+    return set(
+        session.scalars(
+            select(Image.sha256)
+            .join(ImageSetMember, ImageSetMember.image_id == Image.id)
+            .where(ImageSetMember.image_set_id == image_set_id)
+        )
     )
 
 

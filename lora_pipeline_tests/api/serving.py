@@ -13,6 +13,7 @@ import uvicorn
 
 from lora_pipeline.access.keys import create_key
 from lora_pipeline.api.app import create_app
+from lora_pipeline.api.server import server_config
 from lora_pipeline.connections import Connections
 
 
@@ -24,7 +25,7 @@ def serving(connections: Connections) -> Iterator[httpx.Client]:
         listening.listen(64)
         port = listening.getsockname()[1]
         connections.settings.api_port = port
-        server = uvicorn.Server(uvicorn.Config(create_app(connections), log_level="warning"))
+        server = uvicorn.Server(server_config(create_app(connections)))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:

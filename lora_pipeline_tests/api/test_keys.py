@@ -188,9 +188,9 @@ def test_too_many_requests_with_one_key_wait_and_others_do_not(connections: Conn
 
 
 def test_guessing_keys_is_slowed_down(anyone: httpx.Client) -> None:
-    codes = [
+    guesses = (
         anyone.get("/api/models", headers={"Authorization": f"Bearer lora_{number}"}).status_code
-        for number in range(30)
-    ]
-    assert codes[0] == 401
-    assert codes[-1] == 429
+        for number in range(200)
+    )
+    assert next(guesses) == 401
+    assert 429 in guesses

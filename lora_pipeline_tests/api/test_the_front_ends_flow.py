@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+from sqlalchemy import select
 
 from lora_pipeline.connections import Connections
+from lora_pipeline.database.tables import IdempotencyKey
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.start_batch import start_ready
 from lora_pipeline_tests.api.steps import finish, problem, progress, start, upload, uploaded_urls
@@ -72,6 +76,42 @@ def test_a_start_that_is_sent_again_with_its_key_starts_nothing_twice(
     assert "another request" in problem(other, 422)
     assert start(anna, body["imageUrls"])["trainingId"] == first.json()["trainingId"], "without a key neither"
     assert simulator.paid()["count"] == 1
+
+
+def test_a_button_that_is_pressed_many_times_at_once_trains_once(
+    connections: Connections, simulator: RunningSimulator, anna: httpx.Client, tmp_path: Path
+) -> None:
+    urls = uploaded_urls(anna, tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: start(anna, urls), range(6)))
+    assert len({(answer["modelId"], answer["trainingId"]) for answer in answers}) == 1
+    assert answers[0]["trainingId"] is not None
+    finish(connections, simulator)
+    assert start_ready(connections, lease=None).done == ()
+    assert simulator.paid()["count"] == 1
+
+
+def test_a_start_whose_server_died_over_it_is_answered_when_it_is_sent_again(
+    connections: Connections, simulator: RunningSimulator, anna: httpx.Client, tmp_path: Path
+) -> None:
+    body = {"modelName": "Anna", "imageUrls": uploaded_urls(anna, tmp_path)}
+    headers = {"Idempotency-Key": "from the button"}
+    first = anna.post("/api/training/start", json=body, headers=headers).json()
+    finish(connections, simulator)
+    with connections.database.begin() as session:
+        # As it is where the server dies between the training and its answer.
+        row = session.scalars(select(IdempotencyKey)).one()
+        row.answer, row.claimed_until = None, datetime.now(UTC) + timedelta(minutes=1)
+    waiting = anna.post("/api/training/start", json=body, headers=headers)
+    assert "is being answered" in problem(waiting, 409)
+    with connections.database.begin() as session:
+        session.scalars(select(IdempotencyKey)).one().claimed_until = datetime.now(UTC)
+    again = anna.post("/api/training/start", json=body, headers=headers)
+    assert again.status_code == 201
+    assert again.json()["trainingId"] == first["trainingId"]
+    assert again.json()["status"] == "completed"
+    assert simulator.paid()["count"] == 1
+    assert start(anna, body["imageUrls"])["trainingId"] != first["trainingId"], "a new request is a retrain"
 
 
 def test_another_set_of_images_waits_for_the_training_under_way(

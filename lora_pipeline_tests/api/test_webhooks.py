@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 
 from lora_pipeline.api.app import create_app
+from lora_pipeline.api.server import server_config
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import WebhookDelivery
@@ -45,7 +46,7 @@ def connections(database_address: str, simulator: RunningSimulator, tmp_path: Pa
 @pytest.fixture
 def hook(connections: Connections) -> Iterator[str]:
     """The address of the webhook at a server of ours."""
-    server = uvicorn.Server(uvicorn.Config(create_app(connections), port=0, log_level="warning"))
+    server = uvicorn.Server(server_config(create_app(connections)))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     eventually(lambda: server.started)

@@ -35,7 +35,7 @@ _SERVER = """
 import sys
 import uvicorn
 from lora_pipeline.api.app import create_app
-from lora_pipeline.cli.serve import KEEP_ALIVE_S
+from lora_pipeline.api.server import server_config
 from lora_pipeline.connections import Connections
 from lora_pipeline.settings import Settings
 
@@ -48,9 +48,7 @@ app = create_app(Connections(Settings(
 async def constant():
     return {"status": "training", "progress": 50}
 
-server = uvicorn.Server(uvicorn.Config(
-    app, host="127.0.0.1", port=0, log_level="error", timeout_keep_alive=KEEP_ALIVE_S
-))
+server = uvicorn.Server(server_config(app))
 
 async def main():
     serving = asyncio.ensure_future(server.serve())

@@ -19,13 +19,13 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from standardwebhooks import Webhook
 
+from lora_pipeline.callbacks.listing import list_callbacks
 from lora_pipeline.callbacks.sending import (
     DELAYS,
     CallbackRound,
     CallbacksFail,
     Receiver,
     after_attempt,
-    list_callbacks,
     send_again,
     send_callbacks,
     send_due,
@@ -181,7 +181,7 @@ def test_what_is_not_taken_is_sent_again_as_the_same_event_and_shown(
     assert (done.delivered, len(done.failed)) == (0, 1)
     assert "answered 500" in done.failed[0]
     assert send_due(database, application.receiver, clock, 10) == CallbackRound(), "not before its time"
-    (shown,) = list_callbacks(database, undelivered=True)
+    (shown,) = list_callbacks(database, "undelivered")
     assert (shown["attempts"], shown["last_error"]) == (1, "answered 500")
 
     clock.advance(seconds=6)
@@ -189,7 +189,7 @@ def test_what_is_not_taken_is_sent_again_as_the_same_event_and_shown(
     assert send_due(database, application.receiver, clock, 10).delivered == 1
     assert len({headers["webhook-id"] for headers in application.headers}) == 1
     assert application.taken[0] == application.taken[1]
-    assert list_callbacks(database, undelivered=True) == []
+    assert list_callbacks(database, "undelivered") == []
 
 
 def test_it_is_given_up_after_three_days_and_sent_when_somebody_asks(
