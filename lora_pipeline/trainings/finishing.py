@@ -62,7 +62,10 @@ def follow_and_find_work(connections: Connections, provider_name: ProviderName =
     except SettingsError as error:
         if _any_open(connections, provider_name):
             raise
-        return WorkToFinish(None, str(error), FollowReport())
+        used = provider_name in settings.providers_in_use
+        return WorkToFinish(
+            None, str(error) if used else f"nothing is trained at {provider_name}", FollowReport()
+        )
     log.info(
         "Training Completion Monitor started - will check for stuck trainings every %s seconds",
         round(settings.poll_interval.total_seconds()),
