@@ -8,6 +8,12 @@ from typing import Any
 import dagster as dg
 
 from lora_pipeline.defs.assets import ASSETS
+from lora_pipeline.defs.bucket import (
+    BUCKET_ASSETS,
+    BUCKET_JOBS,
+    build_bucket_schedules,
+    build_bucket_sensors,
+)
 from lora_pipeline.defs.callbacks import build_callback_sensors
 from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
 from lora_pipeline.defs.inventory import INVENTORY_ASSETS, INVENTORY_JOBS, INVENTORY_SCHEDULES
@@ -27,13 +33,18 @@ def build_defs(
     from the environment where it is not given.
     """
     settings = settings or Settings()
-    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS]
+    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS, *BUCKET_JOBS]
     return dg.Definitions(
-        assets=[*ASSETS, *VERSION_ASSETS, *INVENTORY_ASSETS],
+        assets=[*ASSETS, *VERSION_ASSETS, *INVENTORY_ASSETS, *BUCKET_ASSETS],
         asset_checks=[*CHECKS, *VERSION_CHECKS],
         jobs=jobs,
-        schedules=[*VERSION_SCHEDULES, *INVENTORY_SCHEDULES],
-        sensors=[*build_sensors(settings), *build_callback_sensors(settings), *CHECK_SENSORS],
+        schedules=[*VERSION_SCHEDULES, *INVENTORY_SCHEDULES, *build_bucket_schedules(settings)],
+        sensors=[
+            *build_sensors(settings),
+            *build_callback_sensors(settings),
+            *build_bucket_sensors(settings),
+            *CHECK_SENSORS,
+        ],
         resources={"pipeline": Pipeline(), **(resources or {})},
     )
 

@@ -92,14 +92,15 @@ def _dedupe_tree(
     from lora_pipeline.cli.exits import Exit, most_serious
     from lora_pipeline.cli.output import show_json
     from lora_pipeline.inventory.plan_store import plan_facts
-    from lora_pipeline.inventory.renames import rules_with_renames
+    from lora_pipeline.inventory.renames import configured_rules
     from lora_pipeline.inventory.tree_deduplication import apply_plan, plan_tree
+    from lora_pipeline.settings import Settings
 
     if plan_id is not None:
         plan = store.load(plan_id)
     else:
         assert base_dir is not None
-        plan = store.save(plan_tree(base_dir, rules_with_renames(renames)), _now())
+        plan = store.save(plan_tree(base_dir, configured_rules(Settings(), renames)), _now())
     skipped = Exit.ERROR if plan.skipped else Exit.FINE
     if not applied:
         if as_json:

@@ -22,10 +22,10 @@ def dedupe_registry(plan_id: str | None, *, applied: bool, renames: Sequence[str
     from lora_pipeline.cli.output import show_json
     from lora_pipeline.inventory.registry_merging import apply_registry_plan
     from lora_pipeline.inventory.registry_plan import load_plan, plan_registry, store_plan
-    from lora_pipeline.inventory.renames import rules_with_renames
+    from lora_pipeline.inventory.renames import configured_rules
 
     connections = connect()
-    database, rules = connections.database, rules_with_renames(renames)
+    database, rules = connections.database, configured_rules(connections.settings, renames)
     if plan_id is not None:
         plan = load_plan(database, plan_id)
     else:

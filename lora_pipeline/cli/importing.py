@@ -43,12 +43,11 @@ def training_versions(folder: Path, applied: bool, renames: tuple[str, ...], as_
     from lora_pipeline.cli.exits import Exit
     from lora_pipeline.cli.output import show_json
     from lora_pipeline.inventory.legacy_import import import_tree
-    from lora_pipeline.inventory.renames import rules_with_renames
+    from lora_pipeline.inventory.renames import configured_rules
 
     connections = connect()
-    report = import_tree(
-        connections.database, folder, rules_with_renames(renames), connections.now(), apply=applied
-    )
+    rules = configured_rules(connections.settings, renames)
+    report = import_tree(connections.database, folder, rules, connections.now(), apply=applied)
     if as_json:
         show_json(asdict(report))
     else:

@@ -30,6 +30,7 @@ COMMANDS = {
     "history": "lora_pipeline.cli.history:history",
     "resolve": "lora_pipeline.cli.resolve:resolve",
     "lineage": "lora_pipeline.cli.lineage:lineage",
+    "inventory": "lora_pipeline.cli.inventory:inventory",
     "dedupe": "lora_pipeline.cli.dedupe:dedupe",
     "import": "lora_pipeline.cli.importing:import_",
     "export": "lora_pipeline.cli.importing:export",

@@ -99,11 +99,12 @@ weekly_deduplication_plan = dg.ScheduleDefinition(
 
 
 def _planned(pipeline: Pipeline) -> "RegistryPlan":
-    from lora_pipeline.identity import ObjectUrlRules
     from lora_pipeline.inventory.registry_plan import plan_registry, store_plan
+    from lora_pipeline.inventory.renames import configured_rules
 
     connections = pipeline.connections
-    plan = plan_registry(connections.database, ObjectUrlRules(), connections.now())
+    rules = configured_rules(connections.settings)
+    plan = plan_registry(connections.database, rules, connections.now())
     return store_plan(connections.database, plan, connections.now())
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.observing import is_observing
 from lora_pipeline.database.tables import (
     Artifact,
     ArtifactLocation,
@@ -227,7 +228,9 @@ def _give_weights(
     )
     archived = ArchivedWeights(weights, address, row.etag, row.object_version)
     attach_weights(session, version, model, archived, now, "found in the bucket and verified")
-    serve_again(session, model, version, actor=ACTOR, reason="its weights were found in the bucket", now=now)
+    if not is_observing(session):
+        reason = "its weights were found in the bucket"
+        serve_again(session, model, version, actor=ACTOR, reason=reason, now=now)
     details = {"version": version.number, "object": shown_address(row), "before": before}
     session.add(
         AuditEntry(at=now, actor=ACTOR, action="attach weights", subject=model.model_key, details=details)
