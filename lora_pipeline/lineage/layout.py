@@ -120,9 +120,14 @@ def _middles(grid: _Grid) -> dict[str, float]:
             down += grid.sizes[box][1] + GAP_Y
     for sweep in range(_SWEEPS * 2):
         forwards = sweep % 2 == 0
+        near, back = (grid.left, grid.right) if forwards else (grid.right, grid.left)
         for column in grid.columns if forwards else reversed(grid.columns):
-            near = grid.left if forwards else grid.right
-            wanted = [_mean([middles[one] for one in near[box]], middles[box]) for box in column]
+            wanted = []
+            for box in column:
+                # What is bound to this box alone pulls the most: so chains come out straight.
+                pulls = [(middles[one], len(back[one])) for one in near[box]]
+                total = sum(1 / shared for _, shared in pulls)
+                wanted.append(sum(m / shared for m, shared in pulls) / total if pulls else middles[box])
             middles |= dict(zip(column, _apart(grid, column, wanted), strict=True))
     return middles
 

@@ -66,16 +66,11 @@ class Story:
 
     def run(self, attempt: int = 1, key: str = KEY) -> TrainingRun:
         with self.connections.database.read() as session:
-            return session.query(TrainingRun).filter_by(user_id=user_of(key), attempt=attempt).one()
+            return session.query(TrainingRun).filter_by(user_id=key, attempt=attempt).one()
 
     def image(self, sha: str) -> Image:
         with self.connections.database.read() as session:
             return session.query(Image).filter_by(sha256=sha).order_by(Image.id).first()  # type: ignore[return-value]
-
-
-def user_of(key: str) -> str:
-    """The user that intake makes for a folder of this name."""
-    return key.removeprefix("user-")
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
