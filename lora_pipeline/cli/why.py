@@ -64,6 +64,7 @@ def _show(answer: Why) -> None:
         screen.print(Text(f"  {number}. {text}"))
     if answer.next_command:
         screen.print(Text.assemble("\nNext: ", (answer.next_command, "bold")))
+    screen.print(Text(f"\nWhat it was made from: lora-pipeline lineage {answer.model_key}", style="dim"))
 
 
 def _facts(facts: dict[str, Any]) -> Any:

@@ -39,7 +39,7 @@ def event_metadata(event: AssetEvent, public_url: str) -> Metadata:
         case "training_zip":
             return zip_metadata(event.facts)
         case "trained_lora":
-            return lora_metadata(event.facts)
+            return lora_metadata(event.facts, public_url)
         case "version_registry":
             return registry_metadata(event.facts)
         case _:

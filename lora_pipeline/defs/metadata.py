@@ -75,11 +75,11 @@ def training_metadata(facts: Mapping[str, Any]) -> Metadata:
     return _labelled(metadata, facts)
 
 
-def lora_metadata(facts: Mapping[str, Any]) -> Metadata:
-    """A verified version: its evidence, and how to generate with it."""
+def lora_metadata(facts: Mapping[str, Any], public_url: str) -> Metadata:
+    """A verified version: its evidence, where it comes from, and how to generate with it."""
     metadata: Metadata = {
         "version": dg.MetadataValue.int(facts["version"]),
-        "provider version": dg.MetadataValue.text(facts["provider_version"]),
+        "lineage": dg.MetadataValue.md(lineage_summary(facts, public_url)),
         "active": dg.MetadataValue.bool(facts["active"]),
         "weights": dg.MetadataValue.text(facts["weights_state"]),
         "archived at": dg.MetadataValue.text(facts["weights_url"]),
@@ -89,14 +89,30 @@ def lora_metadata(facts: Mapping[str, Any]) -> Metadata:
         "content key": dg.MetadataValue.text(facts["content_key"]),
         "size (bytes)": dg.MetadataValue.int(facts["size"]),
         "trigger word": dg.MetadataValue.text(facts["trigger_word"]),
-        "how to generate": dg.MetadataValue.md(inference_snippet(facts)),
     }
+    if facts["provider_version"]:
+        metadata["provider version"] = dg.MetadataValue.text(facts["provider_version"])
+        metadata["how to generate"] = dg.MetadataValue.md(inference_snippet(facts))
     _add_number(metadata, "cost (USD)", facts["cost"])
     _add_number(metadata, "duration (s)", facts["duration_seconds"])
     _add_number(metadata, "rank", facts["rank"])
     if facts["loss_history"]:
         metadata["loss"] = dg.MetadataValue.md(loss_curve(facts["loss_history"]))
     return _labelled(metadata, facts)
+
+
+def lineage_summary(facts: Mapping[str, Any], public_url: str) -> str:
+    """From the photographs to the version in one line, and where all of it is told."""
+    digest = str(facts.get("image_set_digest") or "")[:12]
+    steps = [
+        f"image set {facts['image_set']}" + (f" (`{digest}`)" if digest else ""),
+        f"ZIP `{str(facts['zip_sha256'] or '')[:12]}`",
+        f"training {facts['run']} ({facts['provider']} `{facts['training_id']}`)",
+        f"weights `{str(facts['sha256'] or '')[:12]}`",
+        f"**V{facts['version']}**",
+    ]
+    picture = f"{public_url}/api/lineage/run:{facts['run']}/picture"
+    return f"{' → '.join(steps)}\n\n[picture]({picture}) · `lora-pipeline lineage run:{facts['run']}`"
 
 
 def inference_snippet(facts: Mapping[str, Any]) -> str:

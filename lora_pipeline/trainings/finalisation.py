@@ -18,7 +18,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database, changed_rows
-from lora_pipeline.database.tables import Artifact, ModelVersion, TrainingRun, UserModel
+from lora_pipeline.database.tables import Artifact, ImageSet, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.identity import IdentityError, VersionRef, parse_model, parse_version
 from lora_pipeline.objects.errors import ObjectStoreError
 from lora_pipeline.objects.store import ObjectStore
@@ -209,6 +209,9 @@ def trained_event(session: Session, run: TrainingRun, model: UserModel, version:
         facts={
             **training_facts(run),
             **version_facts(version, artifact),
+            "image_set_digest": session.scalar(
+                select(ImageSet.digest).where(ImageSet.id == run.image_set_id)
+            ),
             "active": serving is not None and serving.version_id == version.id,
         },
     )
