@@ -15,7 +15,7 @@ from lora_pipeline.identity.errors import without_secrets
 from lora_pipeline.lineage.graph import Kind, Node
 from lora_pipeline.lineage.node_ids import address_of, node_id, object_id, zip_id
 from lora_pipeline.lineage.periods import moment, period
-from lora_pipeline.lineage.rows import Rows, by_version, place_of_row
+from lora_pipeline.lineage.rows import OBJECT, Rows, by_version, place_of_row
 from lora_pipeline.lineage.weights import WeightsPlaces
 
 _SHORT = 12
@@ -145,7 +145,8 @@ def _version_nodes(rows: Rows, places: WeightsPlaces) -> Iterator[Node]:
                 "images": version.image_count,
                 "simulated": version.simulated,
                 "trained_at": moment(version.trained_at),
-                "names": [_name(one) for one in names[version.id]],
+                # Addresses are told as the places that they name.
+                "names": [_name(one) for one in names[version.id] if one.kind != OBJECT],
                 "merged": [f"V{one.number}" for one in merged[version.id]],
                 "merged_into": None,
             },
