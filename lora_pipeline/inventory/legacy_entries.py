@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -157,27 +155,3 @@ def named_number(entry: Entry) -> int | None:
         except IdentityError:
             continue
     return None
-
-
-def unstorable(value: Any) -> str | None:
-    """What keeps a JSON value out of a database, or None."""
-    pending: list[Any] = [value]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, dict):
-            pending += [*one.keys(), *one.values()]
-        elif isinstance(one, list):
-            pending += one
-        elif isinstance(one, str) and not _is_storable(one):
-            return f"{one[:40]!r} has a character that no database keeps"
-        elif isinstance(one, float) and not math.isfinite(one):
-            return "a number too large to keep"
-    return None
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and (text.isascii() or not _has_half_pair(text))
-
-
-def _has_half_pair(characters: Iterable[str]) -> bool:
-    return any("\ud800" <= one <= "\udfff" for one in characters)

@@ -22,7 +22,7 @@ from lora_pipeline.image_sets.models import ModelDescription, ensure_model
 from lora_pipeline.inventory.entries import Addresses, address_of, has_id
 from lora_pipeline.inventory.entry_defects import Defect, entry_defects, written_times
 from lora_pipeline.inventory.import_journal import ImportJournal
-from lora_pipeline.inventory.legacy_entries import ImportedEntry, named_number, unstorable
+from lora_pipeline.inventory.legacy_entries import ImportedEntry, named_number
 from lora_pipeline.inventory.legacy_file import TOO_DEEP, LegacyFile, obstacles, parse_file
 from lora_pipeline.inventory.legacy_models import LegacyModel, model_of
 from lora_pipeline.inventory.legacy_runs import load_run
@@ -30,6 +30,7 @@ from lora_pipeline.inventory.legacy_tree import FileRefused, LegacyTree, Skipped
 from lora_pipeline.inventory.legacy_versions import ModelVersions, OtherModel, serve_newest
 from lora_pipeline.inventory.reviews import keep_reviews
 from lora_pipeline.inventory.tree_plan import AcrossFiles, FilePlan, Review, merged_entries, plan_file
+from lora_pipeline.inventory.unstorable import unstorable
 
 REVIEW_KIND = "legacy_entry"
 _FOR_A_PERSON = frozenset({"conflict", "two_files", "other_model", "other_verdict"})

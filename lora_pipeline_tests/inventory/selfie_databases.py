@@ -23,13 +23,30 @@ _COMMON = (
     "trigger_word TEXT, training_status TEXT DEFAULT 'pending', model_name TEXT, training_progress INTEGER, "
     "failure_reason TEXT, started_at {time}, created_at {time}, updated_at {time}, completed_at {time}"
 )
+# Type of a row's id, of a user's id, and the columns that came later.
 _GENERATIONS = {
-    "serial ids": ("id INTEGER PRIMARY KEY, user_id INTEGER", ""),
-    "UUID ids": ("id TEXT PRIMARY KEY, user_id TEXT", ", finetune_id TEXT, is_luxury BOOLEAN"),
-    "live": (
-        "id INTEGER PRIMARY KEY, user_id TEXT",
-        ", lora_weights_url TEXT, lora_scale TEXT, is_test BOOLEAN",
-    ),
+    "serial ids": ("{serial}", "INTEGER", ""),
+    "UUID ids": ("{uuid} PRIMARY KEY", "{uuid}", ", finetune_id TEXT, is_luxury BOOLEAN"),
+    "live": ("{serial}", "TEXT", ", lora_weights_url TEXT, lora_scale {scale}, is_test BOOLEAN"),
+}
+# The types that each generation had in PostgreSQL; SQLite has few of its own.
+_TYPES = {
+    "postgresql": {
+        "serial": "SERIAL PRIMARY KEY",
+        "uuid": "UUID",
+        "scale": "NUMERIC(3, 2)",
+        "json": "JSONB",
+        "time": "TIMESTAMP",
+        "zoned": "TIMESTAMPTZ",
+    },
+    "sqlite": {
+        "serial": "INTEGER PRIMARY KEY",
+        "uuid": "TEXT",
+        "scale": "TEXT",
+        "json": "TEXT",
+        "time": "TEXT",
+        "zoned": "TEXT",
+    },
 }
 
 
@@ -66,21 +83,23 @@ def make_database(
 ) -> str:
     """Create the tables and fill them; the database's URL."""
     engine = create_engine(database_url(url))
-    time = "TIMESTAMP" if engine.dialect.name == "postgresql" else "TEXT"
-    ids, more = _GENERATIONS[generation]
+    types = _TYPES[engine.dialect.name]
+    row_id, user_id, more = (part.format(**types) for part in _GENERATIONS[generation])
     if users is None:
         users = [
             {"id": one, "email": f"{one}@example.com"}
             for one in dict.fromkeys(row["user_id"] for row in user_models)
         ]
     columns = {
-        "users": "id TEXT PRIMARY KEY, email TEXT",
-        "user_models": f"{ids}, {_COMMON.format(time=time)}{more}",
-        "training_runs": "id TEXT, user_id TEXT, training_id TEXT, status TEXT, base_model TEXT, parameters TEXT, "
-        f"error TEXT, started_at {time}, created_at {time}, completed_at {time}",
-        "lora_weights": "id TEXT, user_id TEXT, training_run_id TEXT, trigger_word TEXT, s3_bucket TEXT, s3_key TEXT, "
-        f"status TEXT, created_at {time}",
-        "selfie_uploads": "id TEXT, user_id TEXT, filename TEXT",
+        "users": f"id {user_id} PRIMARY KEY, email TEXT",
+        "user_models": f"id {row_id}, user_id {user_id}, {_COMMON.format(**types)}{more}",
+        "training_runs": f"id TEXT, user_id {user_id}, training_id TEXT, status TEXT, base_model TEXT, "
+        "parameters {json}, error TEXT, started_at {zoned}, created_at {zoned}, completed_at {zoned}".format(
+            **types
+        ),
+        "lora_weights": f"id TEXT, user_id {user_id}, training_run_id TEXT, trigger_word TEXT, s3_bucket TEXT, "
+        "s3_key TEXT, status TEXT, default_scales {json}, created_at {zoned}".format(**types),
+        "selfie_uploads": f"id TEXT, user_id {user_id}, filename TEXT",
     }
     rows = {"users": users, "user_models": user_models, "training_runs": runs, "lora_weights": weights}
     with engine.begin() as connection:
@@ -90,12 +109,14 @@ def make_database(
             for row in values:
                 present = [column for column in row if f"{column} " in columns[name]]
                 statement = f"INSERT INTO {name} ({', '.join(present)}) VALUES ({', '.join(f':{one}' for one in present)})"
-                connection.execute(text(statement), {one: _plain(row[one], time) for one in present})
+                connection.execute(
+                    text(statement), {one: _plain(row[one], engine.dialect.name) for one in present}
+                )
     engine.dispose()
     return url
 
 
-def _plain(value: Any, time: str) -> Any:
+def _plain(value: Any, dialect: str) -> Any:
     if isinstance(value, datetime):
-        return value.replace(tzinfo=None) if time == "TIMESTAMP" else f"{value:%Y-%m-%d %H:%M:%S}"
+        return value.replace(tzinfo=None) if dialect == "postgresql" else f"{value:%Y-%m-%d %H:%M:%S}"
     return value
