@@ -123,9 +123,15 @@ def active_targets(
     return [_target(row, trainers) for row in _active_rows(rows)]
 
 
-def one_target(session: Session, model_id: int, trainers: Sequence[VersionRef]) -> SyncTarget:
-    """One model, whether or not it is its user's active one. Raises ModelNotFound where no provider lists its versions."""
-    row = session.execute(_targets().where(UserModel.id == model_id)).one_or_none()
+def one_target(
+    session: Session, model_id: int, trainers: Sequence[VersionRef], *, listed_only: bool = True
+) -> SyncTarget:
+    """One model, whether or not it is its user's active one.
+
+    Raises ModelNotFound where no provider lists its versions, unless that does not matter (`listed_only` False).
+    """
+    question = _targets(listed_only=listed_only).where(UserModel.id == model_id)
+    row = session.execute(question).one_or_none()
     if row is None:
         key = session.get_one(UserModel, model_id).model_key
         raise ModelNotFound(
@@ -165,9 +171,9 @@ def _active_rows(rows: Iterable[Any]) -> Iterator[Any]:
         yield active[0] if active else max(completed, key=lambda r: (r.completed_at or _NEVER, r.model_id))
 
 
-def _targets() -> Any:
+def _targets(*, listed_only: bool = True) -> Any:
     """Every fact by name. Versions of providers without a list of versions are none of a sync's business."""
-    return (
+    question = (
         select(
             UserModel.id.label("model_id"),
             UserModel.model_key,
@@ -201,8 +207,10 @@ def _targets() -> Any:
         .outerjoin(Activation, (Activation.model_id == UserModel.id) & Activation.active_to.is_(None))
         .outerjoin(ModelVersion, ModelVersion.id == Activation.version_id)
         .outerjoin(ProviderSighting, ProviderSighting.model_id == UserModel.id)
-        .where(or_(ModelVersion.id.is_(None), ModelVersion.provider == "replicate"))
     )
+    if listed_only:
+        question = question.where(or_(ModelVersion.id.is_(None), ModelVersion.provider == "replicate"))
+    return question
 
 
 def _target(row: Any, trainers: Sequence[VersionRef]) -> SyncTarget:

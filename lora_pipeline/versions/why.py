@@ -40,10 +40,13 @@ class Why:
     registry: dict[str, Any]
     provider: dict[str, Any]
     bucket: dict[str, Any]
+    listed: bool = True
+    """Whether its provider keeps a list of versions, so that a sync could find anything."""
 
     @property
     def advice(self) -> tuple[str, ...]:
-        return advice(self.drift.verdict, self.model_key)
+        said = advice(self.drift.verdict, self.model_key)
+        return said if self.listed else tuple(text for text in said if "lora-pipeline sync" not in text)
 
     @property
     def guide(self) -> str:
@@ -55,6 +58,8 @@ class Why:
         held = self.registry.get("openTraining")
         if held and held["state"] in ("held", "lost"):
             return f"lora-pipeline trainings show {held['run']}"
+        if not self.listed and self.drift.verdict is Verdict.WEIGHTS_MISSING:
+            return f"lora-pipeline versions {self.model_key}"
         return next_command(self.drift.verdict, self.model_key)
 
     def as_json(self) -> dict[str, Any]:
@@ -77,14 +82,43 @@ def why(connections: Connections, model: str, *, sleep: Callable[[float], object
     """Look at one model from all three sides. Raises ModelNotFound; everything else is part of the answer."""
     with connections.database.read() as session:
         row = find_model(session, model)
-        target = one_target(session, row.id, known_trainers(session, connections.settings.trainer))
+        unlisted = _unlisted_provider(session, row.id)
+        trainers = known_trainers(session, connections.settings.trainer)
+        target = one_target(session, row.id, trainers, listed_only=unlisted is None)
         artifact = _artifact(session, row.id)
         registry = _registry(session, row, target)
+    if unlisted is not None:
+        bucket = _bucket(connections, target, artifact)
+        facts = {"name": unlisted, "versions": "none: it keeps no list, what is served lies in the bucket"}
+        return Why(row.model_key, _judge_bucket(registry, bucket), registry, facts, bucket, listed=False)
     trained = row.training_status == "completed" or row.replicate_version_id is not None
     seen = _look(connections, target, sleep) if target.model is not None and trained else None
     bucket = _bucket(connections, target, artifact)
     drift = _verdict(connections, target, seen, bucket) if trained else never_trained(_untrained(row))
     return Why(row.model_key, drift, registry, _provider(connections, target, seen), bucket)
+
+
+def _unlisted_provider(session: Session, model_id: int) -> str | None:
+    """The provider of the active version, where that is one without a list of versions."""
+    return session.scalar(
+        select(ModelVersion.provider)
+        .join(Activation, Activation.version_id == ModelVersion.id)
+        .where(
+            Activation.model_id == model_id,
+            Activation.active_to.is_(None),
+            ModelVersion.provider != "replicate",
+        )
+    )
+
+
+def _judge_bucket(registry: dict[str, Any], bucket: dict[str, Any]) -> Drift:
+    """The verdict where only the bucket can be compared with."""
+    if bucket["problem"]:
+        return Drift(Verdict.WEIGHTS_MISSING, bucket["problem"])
+    if registry["number"] != registry["newest"]:
+        chosen = "pinned" if registry["pinned"] else "chosen"
+        return Drift(Verdict.PINNED, f"{registry['number']} is {chosen}; the newest is {registry['newest']}")
+    return Drift(Verdict.UP_TO_DATE, f"{registry['number']} is its newest, and its weights are in the bucket")
 
 
 def _look(connections: Connections, target: SyncTarget, sleep: Callable[[float], object]) -> Seen:

@@ -36,6 +36,7 @@ from lora_pipeline.trainings.webhooks import runpod_delivery, store_delivery
 from lora_pipeline.versions.resolve import resolve
 from lora_pipeline.versions.sync_status import sync_status
 from lora_pipeline.versions.version_lookup import find_version
+from lora_pipeline.versions.why import why
 from lora_pipeline_tests.fixtures.photographs import drop_photographs
 from lora_pipeline_tests.fixtures.pipeline import model_row
 from lora_pipeline_tests.fixtures.runpod import RunPodBench
@@ -188,6 +189,25 @@ def test_a_model_at_runpod_is_nobody_for_replicates_drift_report(house: House) -
     house.advance(hours=1)
     house.tick()
     assert sync_status(house.connections).rows == ()
+
+
+def test_why_holds_a_model_at_runpod_against_the_bucket(house: House) -> None:
+    house.submit()
+    house.advance(hours=1)
+    house.tick()
+    fine = why(house.connections, KEY)
+    assert (fine.drift.verdict.value, fine.provider["name"], fine.next_command) == (
+        "up_to_date",
+        "runpod",
+        None,
+    )
+    house.connections.store.delete(str(house.connections.store.key_of(str(house.version().weights_url))))
+    gone = why(house.connections, KEY)
+    assert (gone.drift.verdict.value, gone.next_command) == (
+        "weights_missing",
+        f"lora-pipeline versions {KEY}",
+    )
+    assert not any("lora-pipeline sync" in text for text in gone.advice)
 
 
 def test_lost_webhook_and_expired_result_leave_the_object_to_prove_it(house_anywhere: House) -> None:
