@@ -72,6 +72,9 @@ class EmbeddedStack:
         self._lock = HomeLock(home)
         try:
             self.logs.mkdir(exist_ok=True)
+            if self.settings.inbox is None:
+                # It is shown as the place for photographs: `cp -r photos INBOX` into no folder would become it.
+                Path(self.settings.resolved_inbox).mkdir(exist_ok=True)
             self._upgrade_database()
             dagster_home = prepare_dagster_home(home)
             ports = choose_ports(home, self.options.ports)
