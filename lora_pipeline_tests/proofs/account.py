@@ -7,13 +7,7 @@ conversation that a step boundary has been reached.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import io
-import json
-import random
-import struct
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -36,10 +30,10 @@ from lora_pipeline.providers.protocol import (
     UnknownOutcome,
     UploadedFile,
 )
+from lora_pipeline_tests.proofs.loras import weights_archive
 from lora_pipeline_tests.proofs.steps import Steps
 
 QUEUED = timedelta(seconds=15)
-LENGTH = timedelta(seconds=600)
 PAGE = 2
 """Items a page: small, so that a walk over few trainings has several pages."""
 TRAINER_RETURNED = "e440909d3512c31646ee2e0c7d6f6f4923224863a6a10c494606e79fb5844497"
@@ -75,15 +69,29 @@ class Delivery(StrEnum):
     GONE = "gone"
 
 
+class Leaves(StrEnum):
+    """What a job at RunPod leaves in the bucket, whatever its last status is."""
+
+    NAMED = "named"
+    """The weights, with the job's id beside them."""
+    UNNAMED = "unnamed"
+    """The weights, and nothing that says which job made them."""
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True)
 class Conditions:
     """How this provider behaves. Sequences are used up item by item; their usual value follows."""
 
+    provider: str = "replicate"
+    """`runpod` lists nothing and forgets results: see `unlisted`."""
     answers: tuple[Answer, ...] = ()
     late: float = 100.0
     """Seconds after which a late request takes effect."""
     lag: float = 0.0
     """Seconds until a new training is listed (GET by id knows it at once)."""
+    length: float = 600.0
+    """Seconds that a training runs."""
     outcome: JobState = JobState.SUCCEEDED
     deliveries: tuple[Delivery, ...] = ()
     uploads: tuple[bool, ...] = ()
@@ -104,6 +112,17 @@ class Conditions:
     """Seconds between the success and the moment when the answer names version and weights."""
     presigns: bool = True
     """Whether the object store signs URLs; otherwise datasets are uploaded to the provider."""
+    webhooks: bool = False
+    """Whether the provider tells each status, doubled; tests of webhooks that come at any moment need no setting."""
+    leaves: Leaves = Leaves.NAMED
+    vanishes: float | None = None
+    """Seconds after its start from which RunPod denies knowing a job, whatever the job does."""
+    tells_token: bool = True
+    """Whether a job's status carries our token once the worker runs."""
+    reads: tuple[Answer, ...] = ()
+    """How RunPod answers questions about jobs: given, never, throttled or locked out."""
+    looks: tuple[bool, ...] = ()
+    """Whether the bucket can be asked."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +130,17 @@ class PaidTraining:
     """One training that somebody pays for."""
 
     id: str
+    token: str
     reference: str
     destination: str
     takes_effect: datetime
     ends: JobState
     ends_at: datetime
+    leaves: Leaves
+
+    def goes_by(self, name: str | None) -> bool:
+        """Whether `name` is this training's id; RunPod's may come with a suffix."""
+        return name is not None and (name == self.id or name.startswith(f"{self.id}-"))
 
     def state(self, now: datetime) -> JobState:
         if now >= self.ends_at:
@@ -132,6 +157,8 @@ class Account:
     delivered: int = 0
     uploaded: int = 0
     pages_failed: int = 0
+    reads: int = 0
+    looks: int = 0
     models: frozenset[str] = field(default_factory=frozenset)
 
     def of(self, mark: str) -> list[PaidTraining]:
@@ -190,15 +217,20 @@ class FakeProvider:
     def start(self, request: TrainingRequest, *, late: bool = False) -> PaidTraining:
         begins = self.clock() + timedelta(seconds=self.conditions.late if late else 0.0)
         training = PaidTraining(
-            id=f"job{len(self.account.trainings)}",
+            id=self._new_id(len(self.account.trainings)),
+            token=request.token,
             reference=str(request.input["input_images"]),
             destination=request.destination,
             takes_effect=begins,
             ends=self.conditions.outcome,
-            ends_at=begins + QUEUED + LENGTH,
+            ends_at=begins + QUEUED + timedelta(seconds=self.conditions.length),
+            leaves=self.conditions.leaves,
         )
         self.account = replace(self.account, trainings=(*self.account.trainings, training))
         return training
+
+    def _new_id(self, number: int) -> str:
+        return f"job{number}"
 
     def get_training(self, job_id: str) -> TrainingJob:
         self.steps.reach("before a read")
@@ -237,6 +269,18 @@ class FakeProvider:
         """What the list shows at a moment."""
         return [one for one in self._known() if now >= one.takes_effect + self.lag]
 
+    def shown_from(self, training: PaidTraining) -> datetime | None:
+        """From when on a training can be found by its token alone; None where it never can."""
+        return training.takes_effect + self.lag
+
+    def was_worth_it(self, training: PaidTraining) -> bool:
+        """Whether there are weights at its end."""
+        return training.ends is JobState.SUCCEEDED
+
+    def known(self) -> list[TrainingJob]:
+        """What the provider would say now of each training that it has begun."""
+        return [self._job(one) for one in self._known()]
+
     @property
     def lag(self) -> timedelta:
         return timedelta(seconds=self.conditions.lag)
@@ -247,7 +291,9 @@ class FakeProvider:
         self.account = replace(
             self.account,
             trainings=tuple(
-                replace(one, ends=state, ends_at=now) if one.id == job_id and now < one.ends_at else one
+                replace(one, ends=state, ends_at=now, leaves=Leaves.NOTHING)
+                if one.id == job_id and now < one.ends_at
+                else one
                 for one in self.account.trainings
             ),
         )
@@ -267,7 +313,7 @@ class FakeProvider:
         number = self.account.delivered
         self.account = replace(self.account, delivered=number + 1)
         delivery = _next(self.conditions.deliveries, number, Delivery.WHOLE)
-        whole = weights_archive(url.rsplit("/", 2)[-2])
+        whole = self._delivered_from(url)
         if delivery is Delivery.GONE:
             raise NotFound("no such file")
         if delivery is Delivery.PAGE:
@@ -275,6 +321,9 @@ class FakeProvider:
             return
         yield whole[: len(whole) // 3] if delivery is Delivery.CUT else whole
         self.steps.reach("after a download")
+
+    def _delivered_from(self, url: str) -> bytes:
+        return weights_archive(url.rsplit("/", 2)[-2])
 
     def _known(self) -> list[PaidTraining]:
         now = self.clock()
@@ -325,25 +374,3 @@ def _others_training(number: int, now: datetime) -> TrainingJob:
         input_reference=f"https://elsewhere.invalid/{number}.zip",
         created_at=now,
     )
-
-
-@functools.cache
-def weights_archive(job_id: str) -> bytes:
-    """A small valid LoRA in the trainer's tar; each training has other tensors."""
-    chance = random.Random(job_id)
-    header: dict[str, Any] = {}
-    data = b""
-    for name, shape in (("lora_A", (4, 8)), ("lora_B", (8, 4))):
-        values = [chance.uniform(-1, 1) for _ in range(shape[0] * shape[1])]
-        part = struct.pack(f"<{len(values)}e", *values)
-        key = f"transformer.transformer_blocks.0.attn.to_q.{name}.weight"
-        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
-        data += part
-    text = json.dumps(header).encode()
-    lora = struct.pack("<Q", len(text)) + text + data
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        member = tarfile.TarInfo("output/flux_train_replicate/lora.safetensors")
-        member.size = len(lora)
-        tar.addfile(member, io.BytesIO(lora))
-    return out.getvalue()

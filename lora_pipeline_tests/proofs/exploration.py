@@ -35,6 +35,7 @@ _DECIDING = (
     "training_runs",
     "user_models",
     "version_aliases",
+    "webhook_deliveries",
 )
 _DECIDES_NOTHING = {
     "updated_at",
@@ -46,6 +47,8 @@ _DECIDES_NOTHING = {
     "lease_token",
     "payload",
     "at",
+    "received_at",
+    "delivery_id",
 }
 """The tables that a training's life writes, and their columns that decide nothing: states that differ in these alone
 go on alike."""
@@ -87,8 +90,8 @@ class Explorer:
     """Explores one world (an in-memory SQLite database) under all schedules of at most so many disturbances.
 
     A disturbance is a kill after any lasting effect or, where `pauses` are given, a sleep of so many seconds at
-    any boundary of the ticks before `pause_until`, while another process ticks. `until` ends the exploration at
-    the first state with this problem.
+    any boundary of the ticks before `pause_until`, while another process ticks, or, with `webhooks`, webhooks about
+    every training at any boundary. `until` ends the exploration at the first state with this problem.
     """
 
     def __init__(
@@ -98,12 +101,13 @@ class Explorer:
         disturbances: int,
         pauses: tuple[float, ...] = (),
         pause_until: int = MAX_TICKS,
+        webhooks: bool = False,
         may_pay_twice: bool = False,
         until: str | None = None,
     ) -> None:
         self._until, self._pause_until = until, pause_until
         self._world, self._disturbances, self._pauses = world, disturbances, pauses
-        self._may_pay_twice = may_pay_twice
+        self._may_pay_twice, self._webhooks = may_pay_twice, webhooks
         self._sqlite = memory_of(world.database)
         self._questions = _questions(self._sqlite)
         self._nodes: dict[str, _Node] = {}
@@ -156,10 +160,12 @@ class Explorer:
         others = [(one, 1) for one in (idle, *crashed)]
         if disturbances < self._disturbances and len(place.path) < self._pause_until:
             for at in range(boundaries):
-                for seconds in self._pauses:
+                between = [Fate(paused=(at, seconds)) for seconds in self._pauses]
+                between += [Fate(heard=at)] if self._webhooks else []
+                for fate in between:
                     self.restore(place)
-                    paused, crashed = self._run(place, Fate(paused=(at, seconds)))
-                    others += [(paused, 1), *((one, 2) for one in crashed)]
+                    changed, crashed = self._run(place, fate)
+                    others += [(changed, 1), *((one, 2) for one in crashed)]
         node.others = [(one.key, cost) for one, cost in others]
         return after, others
 
@@ -258,6 +264,8 @@ def _questions(connection: sqlite3.Connection) -> list[str]:
 
 
 def _column(name: str) -> str:
+    if name == "handled_at":
+        return "handled_at IS NULL"
     # Marked, so that a moment that has passed can be told from one that is waited for.
     return f"'until ' || {name}" if name in ("lease_until", "not_before") else f'"{name}"'
 
@@ -286,5 +294,7 @@ def _planned(world: World, account: Account) -> tuple[int, ...]:
     return (
         min(account.asked, len(plan.answers)),
         min(account.delivered, len(plan.deliveries)),
+        min(account.reads, len(plan.reads)),
+        min(account.looks, len(plan.looks)),
         account.pages_failed,
     )

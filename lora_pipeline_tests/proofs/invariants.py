@@ -11,9 +11,12 @@ from sqlalchemy import Row, select, text
 
 from lora_pipeline.database.tables import OutboxEvent, TrainingRun
 from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
+from lora_pipeline_tests.proofs.account import Leaves, PaidTraining
 from lora_pipeline_tests.proofs.world import GRACE, World
 
 _LOOKED_FOR = (TrainingState.INTENT, TrainingState.HELD)
+_WAITING = (TrainingState.HELD, TrainingState.LOST)
+_NEXT = "lora-pipeline trainings resolve"
 _SILENT = (TrainingState.READY, TrainingState.PACKED, TrainingState.INTENT)
 _RANK = {
     TrainingState.SUBMITTED: 1,
@@ -65,20 +68,28 @@ def _money(world: World, run: TrainingRun, *, may_pay_twice: bool) -> Iterator[s
     paid = [job for mark in marks for job in world.provider.account.of(mark)]
     if len(paid) > 1 and not may_pay_twice:
         yield f"run {run.id} was paid {len(paid)} times"
-    if paid and run.training_id not in {job.id for job in paid}:
-        if run.training_id is not None:
+    if paid and not any(job.goes_by(run.training_id) for job in paid):
+        if run.training_id is not None and not _unnamed(world, run, paid):
             yield f"run {run.id} follows {run.training_id}, which was never started for it"
-        elif run.state not in _LOOKED_FOR and not (may_pay_twice and run.state == TrainingState.PACKED):
+        elif (
+            run.training_id is None
+            and run.state not in _LOOKED_FOR
+            and not (may_pay_twice and run.state == TrainingState.PACKED)
+        ):
             yield f"run {run.id} is {run.state} and nobody looks for {paid[0].id}, which is paid"
     readable = world.conditions.garbled == 0
     if readable and run.state == TrainingState.HELD and run.training_id is None and run.post_started_at:
-        shown = [job for job in paid if job in world.provider.listed(run.state_changed_at)]
-        # A page takes time: only what was listed well before the hold was there to be seen.
-        early = [
-            job for job in shown if (run.state_changed_at - job.takes_effect) > world.provider.lag + GRACE
-        ]
+        # A page takes time: only what was shown well before the hold was there to be seen.
+        long_ago = run.state_changed_at - GRACE
+        early = [job for job in paid if (shown := world.provider.shown_from(job)) and shown < long_ago]
         if early:
             yield f"run {run.id} is held as absent although {early[0].id} is listed"
+
+
+def _unnamed(world: World, run: TrainingRun, paid: list[PaidTraining]) -> bool:
+    """Whether the run goes by the weights that nobody signed, and such weights were left for it."""
+    stands_for = run.training_id == f"unnamed-job-of-run-{run.id}"
+    return stands_for and any(job.leaves is Leaves.UNNAMED for job in paid)
 
 
 def _reports(run: TrainingRun, events: set[str]) -> Iterator[str]:
@@ -106,29 +117,39 @@ def _served(world: World, model: Row[Any]) -> Iterator[str]:
 
 
 def unfinished(world: World) -> list[str]:
-    """What is wrong in the end: every run finalised, failed for a reason, or held with one."""
+    """What is wrong in the end: every run at its true end, or held or lost with a reason and what to do."""
     wrong = []
     with world.database.read() as session:
         for run in session.scalars(select(TrainingRun)):
-            said = run.state in TERMINAL or run.state == TrainingState.HELD
-            if not said:
+            if run.state not in (*TERMINAL, *_WAITING):
                 wrong.append(f"run {run.id} ended as {run.state}")
-            if run.state == TrainingState.HELD and not run.hold_reason:
-                wrong.append(f"run {run.id} is held without a reason")
+            if run.state in _WAITING and _NEXT not in (run.hold_reason or ""):
+                wrong.append(f"run {run.id} is {run.state} without a reason and a next command")
             if (
                 run.state in TERMINAL
                 and run.state != TrainingState.FINALISED
                 and not (run.error or run.state == TrainingState.CANCELED)
             ):
                 wrong.append(f"run {run.id} is {run.state} without a reason")
-            known = world.provider.account.of(run.token)
-            if known and run.training_id is None:
-                wrong.append(f"run {run.id} is {run.state}, and {known[0].id} is forgotten")
+            wrong += _ends(world, run)
         events = set(session.scalars(select(OutboxEvent.event_id)))
     missing = events - set(world.dagster.events)
     if missing:
         wrong.append(f"Dagster never got {sorted(missing)}")
     return wrong
+
+
+def _ends(world: World, run: TrainingRun) -> Iterator[str]:
+    """Whether a run ended as its job did: with the weights where there are any."""
+    refused = run.state == TrainingState.HELD and run.output_artifact_url is not None
+    for job in world.provider.account.of(run.token):
+        if run.training_id is None and world.provider.shown_from(job) is not None:
+            yield f"run {run.id} is {run.state}, and {job.id} is forgotten"
+        elif world.provider.was_worth_it(job):
+            if run.state != TrainingState.FINALISED and not refused:
+                yield f"run {run.id} is {run.state}, and the weights of {job.id} are forgotten"
+        elif run.state in TERMINAL and run.state != job.ends.value:
+            yield f"run {run.id} is {run.state}, and {job.id} ended as {job.ends.value} without weights"
 
 
 STATES = "SELECT id, state, training_id FROM training_runs"

@@ -15,10 +15,11 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from lora_pipeline.providers.protocol import JobState
-from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
+from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery, Leaves
 from lora_pipeline_tests.proofs.steps import SteppedDatabase, Steps
 from lora_pipeline_tests.proofs.world import (
     ASLEEP,
+    AWAY,
     CALM,
     HASTY,
     OURS,
@@ -31,8 +32,8 @@ from lora_pipeline_tests.proofs.world import (
     add_packed,
 )
 
-CADENCES = {"hasty": HASTY, "calm": CALM, "steady": STEADY, "asleep": ASLEEP}
-_FATE = re.compile(r"(?:k(\d+))?(?:b(\d+))?(?:p(\d+)@([\d.]+))?")
+CADENCES = {"hasty": HASTY, "calm": CALM, "steady": STEADY, "asleep": ASLEEP, "away": AWAY}
+_FATE = re.compile(r"(?:k(\d+))?(?:b(\d+))?(?:p(\d+)@([\d.]+))?(?:h(\d+))?")
 
 
 _USUAL = Conditions()
@@ -72,7 +73,13 @@ def read_line(line: str) -> tuple[Setting, Path]:
     """The inverse of `Setting.line`."""
     given: dict[str, Any] = json.loads(line)
     path = parsed(given.pop("path"))
-    kinds: Mapping[str, Any] = {"answers": Answer, "deliveries": Delivery, "uploads": bool}
+    kinds: Mapping[str, Any] = {
+        "answers": Answer,
+        "deliveries": Delivery,
+        "uploads": bool,
+        "reads": Answer,
+        "looks": bool,
+    }
     values: dict[str, Any] = {
         name: tuple(kinds[name](item) for item in given[name]) if name in kinds else given[name]
         for name in (one.name for one in fields(Conditions))
@@ -80,17 +87,21 @@ def read_line(line: str) -> tuple[Setting, Path]:
     }
     if "outcome" in values:
         values["outcome"] = JobState(values["outcome"])
+    if "leaves" in values:
+        values["leaves"] = Leaves(values["leaves"])
     own = {name: given[name] for name in ("cadence", "resubmit_after", "store_fails") if name in given}
     return Setting(Conditions(**values), **own), path
 
 
 def spelled(path: Path) -> str:
-    """`.` for a quiet tick, `k3` killed after lasting effect 3, `b7` killed at boundary 7, `p5@400` paused."""
+    """`.` for a quiet tick, `k3` killed after lasting effect 3, `b7` killed at boundary 7, `p5@400` paused,
+    `h2` webhooks heard."""
     words = []
     for fate in path:
         word = f"k{fate.killed}" if fate.killed is not None else ""
         word += f"b{fate.killed_before}" if fate.killed_before is not None else ""
         word += f"p{fate.paused[0]}@{fate.paused[1]:g}" if fate.paused is not None else ""
+        word += f"h{fate.heard}" if fate.heard is not None else ""
         words.append(word or ".")
     return " ".join(words)
 
@@ -103,14 +114,15 @@ def parsed(text: str) -> Path:
         if word == ".":
             path.append(QUIET)
         elif match is None:
-            raise ValueError(f"no fate of a tick: {word!r}; expected ., k3, b7 or p5@400")
+            raise ValueError(f"no fate of a tick: {word!r}; expected ., k3, b7, p5@400 or h2")
         else:
-            killed, before, at, seconds = match.groups()
+            killed, before, at, seconds, heard = match.groups()
             path.append(
                 Fate(
                     killed=int(killed) if killed else None,
                     killed_before=int(before) if before else None,
                     paused=(int(at), float(seconds)) if at else None,
+                    heard=int(heard) if heard else None,
                 )
             )
     return tuple(path)

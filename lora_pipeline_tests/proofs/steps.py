@@ -63,11 +63,8 @@ class Steps:
         if self.crash_before == self.all - 1:
             self._die()
         if self.pause_at == self.all - 1 and self.on_pause is not None:
-            self._paused = True
-            try:
+            with self.elsewhere():
                 self.on_pause()
-            finally:
-                self._paused = False
 
     def done(self, what: str) -> None:
         """A boundary right after an effect that outlives the process."""
@@ -100,6 +97,15 @@ class Steps:
             self.still_alive()
         finally:
             self._in_transaction = False
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """What another process does: its boundaries are not this one's."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
     def still_alive(self) -> None:
         """Raises Crash in a process that has been killed."""

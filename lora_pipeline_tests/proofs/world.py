@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import ImageSet, TrainingRun, User, UserModel
+from lora_pipeline.database.tables import ImageSet, TrainingRun, User, UserModel, WebhookDelivery
 from lora_pipeline.objects import ObjectStoreError
 from lora_pipeline.providers.protocol import ProviderError
 from lora_pipeline.settings import FLUX_TRAINER
@@ -22,13 +22,16 @@ from lora_pipeline.trainings.controls import resume_submissions, submission_swit
 from lora_pipeline.trainings.costs import DailyCaps
 from lora_pipeline.trainings.finalisation import FinalisationRules, finalisable, finalise_training
 from lora_pipeline.trainings.following import FollowRules, follow_trainings
+from lora_pipeline.trainings.hints import handle_hints
 from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
 from lora_pipeline.trainings.outbox import acknowledge, claim, owed
 from lora_pipeline.trainings.reconciliation import ReconcileRules
 from lora_pipeline.trainings.submission import SubmissionRules, submit_training
+from lora_pipeline.trainings.webhooks import Delivery, store_delivery
 from lora_pipeline_tests.proofs.account import Account, Conditions, FakeProvider, PaidTraining
 from lora_pipeline_tests.proofs.objects import MemoryStore
 from lora_pipeline_tests.proofs.steps import Crash, SteppedDatabase, Steps
+from lora_pipeline_tests.proofs.unlisted import UnlistedProvider
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 LEASE = timedelta(minutes=5)
@@ -44,6 +47,8 @@ HASTY = (1.0, 2.0, 3.0, 5.0, 40.0, 290.0, 20.0, 700.0, 1500.0)
 ASLEEP = (5.0, 3 * 86_400.0, 125.0, 700.0, 1_000.0)
 """Everything is switched off for three days after the first tick."""
 CALM = (125.0, 700.0, 1000.0, 1800.0)
+AWAY = (125.0, 1_000.0, 3 * 86_400.0, 125.0, 700.0, 1_000.0)
+"""Everything is switched off for three days after it was given up to find a submission in time."""
 
 
 @dataclass
@@ -75,6 +80,8 @@ class Fate:
     """The boundary at which it sleeps, and for how many seconds, while another process ticks twice."""
     killed_before: int | None = None
     """The boundary at which it is killed, whatever stands there."""
+    heard: int | None = None
+    """The boundary at which webhooks about all trainings come in once more, and the server handles them."""
 
 
 Path = tuple[Fate, ...]
@@ -90,6 +97,7 @@ class Operations:
 
     submit: Operation
     follow: Operation
+    hear: Operation
     finalise: Operation
     emit: Operation
 
@@ -109,7 +117,8 @@ class World:
     dagster: Dagster = field(default_factory=Dagster)
 
     def __post_init__(self) -> None:
-        self.provider = FakeProvider(self.conditions, self.now, self.steps)
+        kind = UnlistedProvider if self.conditions.provider == "runpod" else FakeProvider
+        self.provider: FakeProvider = kind(self.conditions, self.now, self.steps)
         self.provider.pass_time = self.advance
         self.store = MemoryStore(self.now, self.steps, can_presign=self.conditions.presigns)
 
@@ -121,8 +130,12 @@ class World:
 
     def tick(self) -> None:
         """What every process does again and again."""
+        if self.conditions.webhooks:
+            with self.steps.elsewhere():
+                self.deliver()
         self.operations.submit(self)
         self.operations.follow(self)
+        self.operations.hear(self)
         self.operations.finalise(self)
         self.operations.emit(self)
 
@@ -151,6 +164,8 @@ class World:
         if fate.paused is not None:
             self.steps.pause_at, seconds = fate.paused
             self.steps.on_pause = lambda: self._others_tick(seconds)
+        if fate.heard is not None:
+            self.steps.pause_at, self.steps.on_pause = fate.heard, self.hear_again
         with suppress(Crash):
             self.tick()
         self.steps.dead = False
@@ -160,6 +175,22 @@ class World:
             self.advance(seconds / 2)
             self.tick()
 
+    def deliver(self, again: str = "") -> None:
+        """What the provider's webhooks say now, each of them twice; told before unless `again` makes it news."""
+        name = self.provider.name
+        for job in self.provider.known():
+            status = job.provider_status
+            delivery = Delivery(f"{job.id}:{status}{again}", job.id, status, "0" * 64)
+            for one in (delivery, delivery, replace(delivery, delivery_id=f"{delivery.delivery_id}:other")):
+                store_delivery(self.database, name, one, self.now())
+
+    def hear_again(self) -> None:
+        """The server gets every webhook once more and handles what waits."""
+        with self.database.read() as session:
+            heard = session.scalar(select(func.count()).select_from(WebhookDelivery))
+        self.deliver(f":{heard}")
+        _handle_hints(self)
+
     def settled(self) -> bool:
         """Whether every run has ended, or waits for a person while the provider has nothing to add."""
         with self.database.read() as session:
@@ -167,14 +198,15 @@ class World:
             owed = session.scalar(text("SELECT count(*) FROM outbox WHERE acknowledged_at IS NULL"))
         for state, token, file_id in runs:
             paid = [job for mark in (token, file_id) if mark for job in self.provider.account.of(mark)]
-            # What is held and listed will be found: it stays held for good only after hours of looking.
-            waits = state == TrainingState.HELD and all(self._seen_for(job) > PATIENCE for job in paid)
+            # What can be found will be: it stays held or lost for good only after hours of looking.
+            waits = state in (TrainingState.HELD, TrainingState.LOST)
+            waits = waits and all(self._seen_for(job) > PATIENCE for job in paid)
             if state not in TERMINAL and not waits:
                 return False
         return not owed
 
     def _seen_for(self, job: PaidTraining) -> timedelta:
-        return self.moment - (job.takes_effect + self.provider.lag)
+        return self.moment - (self.provider.shown_from(job) or job.ends_at)
 
     def states(self) -> list[str]:
         with self.database.read() as session:
@@ -211,6 +243,17 @@ def follow(world: World) -> None:
         follow_trainings(world.database, world.provider, rules, clock=world.now)
 
 
+def hear(world: World) -> None:
+    """The webhooks that the server has not handled, as a tick does after following."""
+    if world.conditions.webhooks:
+        _handle_hints(world)
+
+
+def _handle_hints(world: World) -> None:
+    with suppress(ProviderError):
+        handle_hints(world.database, world.provider, world.now, 20)
+
+
 def finalise(world: World) -> None:
     """Everything that has succeeded."""
     rules = FinalisationRules(cap_bytes=1_000_000, lease=LEASE)
@@ -234,7 +277,7 @@ def emit(world: World) -> None:
     world.steps.done("Dagster stored the cursor")
 
 
-OURS = Operations(submit, follow, finalise, emit)
+OURS = Operations(submit, follow, hear, finalise, emit)
 
 
 def runs_in(world: World, *states: TrainingState) -> list[int]:
@@ -244,6 +287,9 @@ def runs_in(world: World, *states: TrainingState) -> list[int]:
                 select(TrainingRun.id).where(TrainingRun.state.in_(states)).order_by(TrainingRun.id)
             )
         )
+
+
+_DESTINATIONS = {"replicate": "acme/{}-selfie-lora", "runpod": "{}_vV1"}
 
 
 def add_packed(world: World, number: int = 0, *, attempt: int = 1) -> int:
@@ -266,9 +312,9 @@ def add_packed(world: World, number: int = 0, *, attempt: int = 1) -> int:
             attempt=attempt,
             token=token,
             state="packed",
-            provider="replicate",
+            provider=world.provider.name,
             simulated=True,
-            destination=f"acme/{key}-selfie-lora",
+            destination=_DESTINATIONS[world.provider.name].format(key),
             base_model="flux-dev",
             trainer_requested=FLUX_TRAINER,
             parameters={"steps": 1000},
