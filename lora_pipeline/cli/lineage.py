@@ -29,6 +29,7 @@ _COLOURS = {
 }
 _HASH_DIGITS = 12
 _MOST = 20
+_LONGEST_LABEL = 54
 
 
 @click.command()
@@ -89,12 +90,15 @@ def _show(found: Trace, *, up: bool, down: bool) -> None:
         # For pipes: one line a fact however long, so that addresses can be copied.
         screen.width = 1_000
     screen.print(_line(f"{found.asked} is {found.meaning}.", "bold"))
-    _show_versions(screen, found)
+    if down or not found.about_photographs:
+        _show_versions(screen, found)
     for start in found.starts:
         node = found.lineage.nodes[start]
         if node.kind is Kind.MODEL:
             continue
-        if up and node.kind is not Kind.IMAGE:
+        if up and node.kind is Kind.IMAGE and not down:
+            screen.print(_line("It is where everything begins: nothing is known of what it was made from."))
+        elif up and node.kind is not Kind.IMAGE:
             _print(screen, "Made from", [above(found.lineage, start)])
         if down:
             _print(screen, "What was made of it", [below(found.lineage, start)])
@@ -132,14 +136,14 @@ def _print(screen: Console, title: str, branches: list[Branch]) -> None:
 
     screen.print(_line(f"\n{title}", "bold"))
     for branch in branches:
-        tree = Tree(_of(branch), guide_style="dim", highlight=False)
-        _grow(tree, branch)
+        tree = Tree(_of(branch, screen), guide_style="dim", highlight=False)
+        _grow(tree, branch, screen)
         screen.print(tree)
 
 
-def _grow(tree: Tree, branch: Branch) -> None:
+def _grow(tree: Tree, branch: Branch, screen: Console) -> None:
     for one in branch.branches:
-        _grow(tree.add(_of(one)), one)
+        _grow(tree.add(_of(one, screen)), one, screen)
     if branch.untold:
         tree.add(_line(f"and {branch.untold} older ones (all of them: --json)", "dim"))
     for carried, words in ((True, "photographs trained on"), (False, "left out")):
@@ -151,10 +155,14 @@ def _grow(tree: Tree, branch: Branch) -> None:
             tree.add(_line(f"{len(some)} {words}", _COLOURS["image"])).add(_line(" ".join(some), "dim"))
 
 
-def _of(branch: Branch) -> Text:
+def _of(branch: Branch, screen: Console) -> Text:
     from lora_pipeline.lineage.wording import about, details
 
-    text = _line(branch.node.label, f"bold {_COLOURS[branch.node.kind]}")
+    label = branch.node.label
+    if screen.is_terminal and len(label) > _LONGEST_LABEL:
+        # Whole it stands with its version, and in a pipe.
+        label = f"{label[: _LONGEST_LABEL // 3]}…{label[-_LONGEST_LABEL * 2 // 3 :]}"
+    text = _line(label, f"bold {_COLOURS[branch.node.kind]}")
     if branch.again:
         return text.append("  (see above)", "dim")
     said = [*details(branch.node), about(branch.via) if branch.via is not None else ""]

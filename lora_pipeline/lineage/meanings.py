@@ -58,9 +58,14 @@ def not_found(text: str) -> LineageNotFound:
 
 
 def _joined(group: Sequence[Meaning]) -> Meaning:
-    words = " and ".join(dict.fromkeys(meaning.words for meaning in group))
-    nodes = tuple(dict.fromkeys(node for meaning in group for node in meaning.nodes))
-    return Meaning(words, nodes, group[0].identity)
+    words: list[str] = []
+    nodes: dict[str, None] = {}
+    for meaning in group:
+        # A photograph that is its own normalised form needs no second word.
+        if not nodes.keys() >= set(meaning.nodes) and meaning.words not in words:
+            words.append(meaning.words)
+        nodes |= dict.fromkeys(meaning.nodes)
+    return Meaning(" and ".join(words), tuple(nodes), group[0].identity)
 
 
 def _distinct(meanings: Sequence[Meaning]) -> list[Meaning]:
