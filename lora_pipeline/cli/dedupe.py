@@ -123,12 +123,11 @@ def _exit_of(result: TreeResult) -> Exit:
 
 
 def _show_plan(plan: TreePlan, store: PlanStore) -> None:
-    from lora_pipeline.cli.output import show_table
+    from lora_pipeline.cli.output import counted, show_table
 
-    click.echo(
-        f"{plan.files_read} files with {plan.entries_read} entries read under {plan.base}: "
-        f"{plan.groups} LoRAs have {plan.removed} entries too many"
-    )
+    files, entries = counted(plan.files_read, "file"), counted(plan.entries_read, "entry", "entries")
+    too_many = too_many_words(plan.groups, counted(plan.removed, "entry", "entries"))
+    click.echo(f"{files} with {entries} read under {plan.base}: {too_many}")
     rows = [row for file in plan.files for row in _group_rows(file.path, file.groups)]
     if rows:
         show_table(rows[:_ROWS], ["file", "stays", "merged_into_it", "taken_over", "why_it_stays"])
@@ -138,6 +137,13 @@ def _show_plan(plan: TreePlan, store: PlanStore) -> None:
     click.echo(f"Nothing was changed. Every field with its source and reason: {store.file(plan.id)}")
     if rows:
         click.echo(f"Apply this plan: lora-pipeline dedupe --apply --plan {plan.id}")
+
+
+def too_many_words(loras: int, entries: str) -> str:
+    """How many LoRAs are there more than once, and how many `entries` (counted) could go."""
+    if not loras:
+        return "no duplicates"
+    return f"{loras} {'LoRA has' if loras == 1 else 'LoRAs have'} {entries} too many"
 
 
 def _group_rows(path: str, groups: Any) -> list[dict[str, str]]:
@@ -169,14 +175,14 @@ def _show_notes(plan: TreePlan) -> None:
         show_table(
             [
                 {"file": ", ".join(item.paths), "entries": ", ".join(item.ids), "reason": item.reason}
-                for item in plan.reviews[:_ROWS]
+                for item in plan.reviews
             ],
             ["file", "entries", "reason"],
             title=f"{len(plan.reviews)} for a person to decide, left as they are:",
         )
     if plan.skipped:
         show_table(
-            [{"file": item.path, "reason": item.reason} for item in plan.skipped[:_ROWS]],
+            [{"file": item.path, "reason": item.reason} for item in plan.skipped],
             ["file", "reason"],
             title=f"{len(plan.skipped)} skipped, untouched:",
         )
@@ -185,7 +191,7 @@ def _show_notes(plan: TreePlan) -> None:
 def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | None = None) -> None:
     from dataclasses import asdict
 
-    from lora_pipeline.cli.output import show_json, show_table
+    from lora_pipeline.cli.output import counted, show_json, show_table
 
     if as_json:
         about = (
@@ -195,8 +201,13 @@ def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | 
         )
         show_json({**asdict(result), **{key: _plain(value) for key, value in about.items()}})
         return
-    already = f", {result.already} were already" if result.already else ""
-    click.echo(f"{result.changed} files {word}{already}; plan {result.plan_id} is {result.state}")
+    already = (
+        f", {result.already} {'was' if result.already == 1 else 'were'} already" if result.already else ""
+    )
+    removed = f": {too_many_words(plan.groups, counted(plan.removed, 'entry', 'entries'))}" if plan else ""
+    click.echo(
+        f"{counted(result.changed, 'file')} {word}{already}; plan {result.plan_id} is {result.state}{removed}"
+    )
     if result.refused:
         rows = [{"file": item.path, "reason": item.reason} for item in result.refused]
         show_table(rows, ["file", "reason"], title=f"{len(rows)} refused, untouched:")

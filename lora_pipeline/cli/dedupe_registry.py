@@ -65,11 +65,15 @@ def _exit_of(result: RegistryResult) -> Exit:
 
 
 def _show_plan(plan: RegistryPlan) -> None:
-    from lora_pipeline.cli.output import show_table
+    from lora_pipeline.cli.dedupe import too_many_words
+    from lora_pipeline.cli.output import counted, show_table
 
-    click.echo(
-        f"{plan.versions_read} versions read: {len(plan.groups)} LoRAs have {plan.removed} versions too many"
+    read = (
+        f"{counted(plan.versions_read, 'version')} read"
+        if plan.versions_read
+        else f"plan {plan.id} is {plan.state}"
     )
+    click.echo(f"{read}: {too_many_words(len(plan.groups), counted(plan.removed, 'version'))}")
     rows = [
         {
             "model": group.model_key,

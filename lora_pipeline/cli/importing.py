@@ -14,8 +14,6 @@ from lora_pipeline.cli.output import json_option
 if TYPE_CHECKING:
     from lora_pipeline.inventory.legacy_import import ImportReport
 
-_ROWS = 100
-
 
 @click.group("import")
 def import_() -> None:
@@ -68,7 +66,7 @@ def sselfie(url: str, applied: bool, as_json: bool) -> int:
 
     from lora_pipeline.cli.environment import connect
     from lora_pipeline.cli.exits import Exit
-    from lora_pipeline.cli.output import show_json
+    from lora_pipeline.cli.output import counted, show_json
     from lora_pipeline.inventory.sselfie_import import import_selfie
     from lora_pipeline.inventory.sselfie_tables import read_tables
 
@@ -83,13 +81,14 @@ def sselfie(url: str, applied: bool, as_json: bool) -> int:
     )
     show_defects([(*item.where.split(" ", 1), item.kind, item.what) for item in report.defects], "row")
     click.echo(
-        f"{'loaded' if applied else 'to load'}: {report.users_new} users, {report.models_new} models, "
-        f"{report.versions_new} versions, {report.runs_new} trainings; known already: {report.versions_known} versions, "
-        f"{report.runs_known} trainings; still training: {report.waiting}; left out: {report.left_out}; "
+        f"{'loaded' if applied else 'to load'}: {counted(report.users_new, 'user')}, "
+        f"{counted(report.models_new, 'model')}, {counted(report.versions_new, 'version')}, "
+        f"{counted(report.runs_new, 'training')}; known already: {counted(report.versions_known, 'version')}, "
+        f"{counted(report.runs_known, 'training')}; still training: {report.waiting}; left out: {report.left_out}; "
         f"for a person: {len(report.untrusted)}"
     )
     if not applied:
-        click.echo("Nothing was changed. Load it with --apply")
+        click.echo("Nothing was changed. Load it: the same command with --apply")
     return Exit.ERROR if report.left_out else Exit.FINE
 
 
@@ -110,12 +109,19 @@ def export_training_versions(folder: Path, applied: bool, as_json: bool) -> int:
     if as_json:
         show_json(asdict(report))
     else:
-        word = "written" if applied else "to write; nothing was written, add --apply"
+        from lora_pipeline.cli.output import counted
+
+        word = "written" if applied else "to write"
         click.echo(
-            f"{report.entries} entries; {len(report.written)} files {word}; {len(report.unchanged)} are there already"
+            f"{counted(report.entries, 'entry', 'entries')}; {counted(len(report.written), 'file')} {word}; "
+            f"there already: {len(report.unchanged)}"
         )
-        for path in report.written[:_ROWS]:
+        for path in report.written:
             click.echo(f"  {path}")
+        if not applied:
+            click.echo(
+                f"Nothing was written. Write it: lora-pipeline export training-versions {folder} --apply"
+            )
         for path in report.refused:
             click.echo(f"refused: {path} is there with other content; choose an empty folder", err=True)
     if not report.refused:
@@ -124,19 +130,20 @@ def export_training_versions(folder: Path, applied: bool, as_json: bool) -> int:
 
 
 def _show(report: ImportReport, folder: Path) -> None:
-    from lora_pipeline.cli.output import show_table
+    from lora_pipeline.cli.output import counted, show_table
 
     click.echo(
-        f"{report.files} files with {report.entries} entries read; {report.duplicates} are duplicates of another"
+        f"{counted(report.files, 'file')} with {counted(report.entries, 'entry', 'entries')} read; "
+        f"duplicates of another: {report.duplicates}"
     )
     show_defects([(path, defect.where, defect.kind, defect.what) for path, defect in report.defects], "entry")
     if report.skipped:
         rows = [{"file": item.path, "reason": item.reason} for item in report.skipped]
         show_table(rows, ["file", "reason"], title=f"{len(rows)} skipped:")
-    done = "loaded" if report.applied else "to load"
     click.echo(
-        f"{done}: {report.models_new} models, {report.versions_new} versions, {report.runs_new} failed or forgotten "
-        f"trainings; known already: {report.versions_known} versions, {report.runs_known} trainings; "
+        f"{'loaded' if report.applied else 'to load'}: {counted(report.models_new, 'model')}, "
+        f"{counted(report.versions_new, 'version')}, {counted(report.runs_new, 'failed or forgotten training')}; "
+        f"known already: {counted(report.versions_known, 'version')}, {counted(report.runs_known, 'training')}; "
         f"left out: {report.left_out}"
     )
     if not report.applied:
@@ -144,19 +151,15 @@ def _show(report: ImportReport, folder: Path) -> None:
 
 
 def show_defects(defects: list[tuple[Any, ...]], record: str) -> None:
-    """Every kind of defect with its count, and the first of them one by one."""
-    from lora_pipeline.cli.output import show_table
+    """Every kind of defect with its count, and every one of them."""
+    from lora_pipeline.cli.output import counted, show_table
 
     if not defects:
         return
     counts = Counter(kind for _, _, kind, _ in defects)
-    click.echo(
-        f"{len(defects)} defects: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    click.echo(f"{counted(len(defects), 'defect')}: {kinds}")
     rows = [
-        {"where": path, record: where, "defect": kind, "what": what}
-        for path, where, kind, what in defects[:_ROWS]
+        {"where": path, record: where, "defect": kind, "what": what} for path, where, kind, what in defects
     ]
     show_table(rows, ["where", record, "defect", "what"])
-    if len(defects) > _ROWS:
-        click.echo(f"… and {len(defects) - _ROWS} more; all of them with --json")

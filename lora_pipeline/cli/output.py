@@ -39,6 +39,11 @@ def show_json(value: Any) -> None:
     click.echo(with_half_pairs_escaped(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 entry`, `2 entries`: the number with its word."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def show_table(
     rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None, empty: str = ""
 ) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from lora_pipeline.identity import IdentityError, parse_model_key
 
-_NUMBERED = re.compile(r"(?:(?:style|actor)_)?0*(?P<number>[0-9]{1,9})(?:[_ -](?P<slug>.+))?")
+_NUMBERED = re.compile(r"(?:(?P<word>style|actor)_)?0*(?P<number>[0-9]{1,9})(?:[_ -](?P<slug>.+))?")
+_NOT_LETTERS = re.compile(r"[^a-z]+")
 _NOT_KEY = re.compile(r"[^a-z0-9]+")
 
 
@@ -30,13 +31,13 @@ def model_of(path: str, base: str) -> LegacyModel | None:
     """
     folder = PurePosixPath(path).parent
     name = folder.name or PurePosixPath(base).name
-    word = _word(name) or next(
-        filter(None, (_word(part) for part in reversed([*PurePosixPath(base).parts, *folder.parts[:-1]]))),
-        None,
-    )
+    found = _NUMBERED.fullmatch(name)
+    above = reversed([*PurePosixPath(base).parts, *folder.parts[:-1]])
+    # A slug may speak of styles too (`actors/0006_old_style`): it is asked last.
+    told = [found["word"] if found else None, *(_word(part) for part in above), _word(name)]
+    word = next(filter(None, told), None)
     if word is None:
         return None
-    found = _NUMBERED.fullmatch(name)
     slug = name if found is None else found["slug"] or name
     identifier = name if found is None else found["number"]
     try:
@@ -46,8 +47,11 @@ def model_of(path: str, base: str) -> LegacyModel | None:
     return LegacyModel(key, "style" if word == "style" else "person", slug.replace("_", " "))
 
 
-def _word(folder: str) -> str | None:
-    lowered = folder.lower()
-    if "style" in lowered:
+def _word(folder: str) -> Literal["style", "actor"] | None:
+    """Which of the two a folder's name speaks of; an application's own name (`actor_maker`) speaks of neither."""
+    words = _NOT_LETTERS.split(folder.lower())
+    if "maker" in words:
+        return None
+    if not {"style", "styles"}.isdisjoint(words):
         return "style"
-    return "actor" if "actor" in lowered else None
+    return "actor" if not {"actor", "actors"}.isdisjoint(words) else None

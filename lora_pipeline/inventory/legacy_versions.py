@@ -55,6 +55,7 @@ class ModelVersions:
         self._numbers = set(
             session.scalars(select(ModelVersion.number).where(ModelVersion.model_id == model.id))
         )
+        self._claims = _claims(entries)
         sure = {alias for entry in entries for _, alias in entry.sure_names}
         self._names |= dict(_read_names(session, sorted(sure)))
 
@@ -104,7 +105,7 @@ class ModelVersions:
     def _new(self, entry: ImportedEntry) -> ModelVersion:
         given = ("parameters", "weights", "trained_at", "trigger_word", "image_count")
         number = entry.number
-        if number is None or number in self._numbers:
+        if number is None or number in self._numbers or self._claims.get(number) not in (None, entry.id):
             number = max({*self._numbers, entry.highest_named}) + 1
         version = ModelVersion(
             model_id=self._model.id,
@@ -184,6 +185,20 @@ class ModelVersions:
         version = self._session.get_one(ModelVersion, version_id)
         owner = self._session.get_one(UserModel, version.model_id)
         return f"the same LoRA is V{version.number} of {owner.model_key}; a person decides whose it is"
+
+
+def _claims(entries: Sequence[ImportedEntry]) -> dict[int, str]:
+    """Whose a number is that several names have: the training's, before that of a file which was only found."""
+    claims: dict[int, ImportedEntry] = {}
+    for entry in entries:
+        number = entry.number
+        if number is not None:
+            claims[number] = max(claims.get(number, entry), entry, key=_says_more)
+    return {number: entry.id for number, entry in claims.items()}
+
+
+def _says_more(entry: ImportedEntry) -> tuple[bool, bool]:
+    return bool(entry.known_by.jobs), bool(entry.parameters)
 
 
 def _read_names(session: Session, names: Sequence[str]) -> Iterator[tuple[tuple[str, str], int]]:

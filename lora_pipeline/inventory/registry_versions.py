@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Artifact, ModelVersion, UserModel, VersionAlias, VersionRedirect
+from lora_pipeline.database.tables import Artifact, ModelVersion, UserModel, VersionAlias
 from lora_pipeline.identity import IdentityError, JobId, ObjectAddress, ObjectUrlRules, parse_object_url
 from lora_pipeline.inventory.unifying import Place, StrongIds, job_of
+from lora_pipeline.versions.merged_away import still_stands
 
 MOMENTS = ("trained_at", "last_synced_at")
 """The fields that are points in time, kept as texts."""
@@ -55,8 +56,7 @@ def read_versions(
         select(ModelVersion, UserModel.model_key, Artifact.content_key)
         .join(UserModel, UserModel.id == ModelVersion.model_id)
         .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
-        .outerjoin(VersionRedirect, VersionRedirect.old_version_id == ModelVersion.id)
-        .where(ModelVersion.model_id.in_(model_ids), VersionRedirect.old_version_id.is_(None))
+        .where(ModelVersion.model_id.in_(model_ids), still_stands())
         .order_by(ModelVersion.model_id, ModelVersion.number)
     ).all()
     names: dict[int, list[tuple[str, str]]] = {}

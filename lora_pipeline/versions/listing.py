@@ -14,8 +14,8 @@ from lora_pipeline.database.tables import (
     ModelVersion,
     UserModel,
     VersionAlias,
-    VersionRedirect,
 )
+from lora_pipeline.versions.merged_away import still_stands
 
 
 def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
@@ -24,9 +24,7 @@ def versions_of(session: Session, model: UserModel) -> list[dict[str, Any]]:
         select(ModelVersion, Artifact, Activation)
         .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
         .outerjoin(Activation, (Activation.version_id == ModelVersion.id) & Activation.active_to.is_(None))
-        # A merged version lives on in the one that it leads to.
-        .outerjoin(VersionRedirect, VersionRedirect.old_version_id == ModelVersion.id)
-        .where(ModelVersion.model_id == model.id, VersionRedirect.old_version_id.is_(None))
+        .where(ModelVersion.model_id == model.id, still_stands())
         .order_by(ModelVersion.number.desc())
     ).all()
     names: dict[int, list[str]] = {}

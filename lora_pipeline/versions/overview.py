@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Artifact, ModelVersion, TrainingRun, UserModel
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
+from lora_pipeline.versions.merged_away import still_stands
 
 _NEWEST = 20
 
@@ -20,18 +21,20 @@ def registry_facts(database: Database) -> dict[str, Any]:
         open_trainings = count.select_from(TrainingRun).where(TrainingRun.state.in_(OPEN))
         held = count.select_from(TrainingRun).where(TrainingRun.state == TrainingState.HELD)
         served = count.select_from(UserModel).where(UserModel.replicate_version_id.is_not(None))
-        unverified = count.select_from(ModelVersion).where(ModelVersion.weights_state != "verified")
+        versions = count.select_from(ModelVersion).where(still_stands())
+        unverified = versions.where(ModelVersion.weights_state != "verified")
         newest = session.execute(
             select(UserModel, ModelVersion, func.coalesce(Artifact.file_sha256, ""))
             .join(ModelVersion, ModelVersion.model_id == UserModel.id)
             .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
+            .where(still_stands())
             .order_by(ModelVersion.id.desc())
             .limit(_NEWEST)
         ).all()
         return {
             "models": session.scalar(count.select_from(UserModel)) or 0,
             "models_served": session.scalar(served) or 0,
-            "versions": session.scalar(count.select_from(ModelVersion)) or 0,
+            "versions": session.scalar(versions) or 0,
             "unverified": session.scalar(unverified) or 0,
             "open_trainings": session.scalar(open_trainings) or 0,
             "held_trainings": session.scalar(held) or 0,

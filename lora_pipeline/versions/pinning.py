@@ -19,6 +19,7 @@ from lora_pipeline.database.tables import Activation, ModelVersion, UserModel
 from lora_pipeline.versions.activation import activate, open_activation
 from lora_pipeline.versions.formats import read_stored
 from lora_pipeline.versions.lookup import find_model
+from lora_pipeline.versions.merged_away import still_stands
 from lora_pipeline.versions.rollbacks import PastActivation, step_back
 from lora_pipeline.versions.version_lookup import find_version
 
@@ -152,7 +153,8 @@ def _require_same(model: UserModel, served: ModelVersion) -> None:
 
 
 def _newest(session: Session, model_id: int) -> int | None:
-    return session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id))
+    newest = select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id, still_stands())
+    return session.scalar(newest)
 
 
 def _before(session: Session, model: UserModel) -> tuple[PastActivation, tuple[int, ...]]:

@@ -23,6 +23,7 @@ from lora_pipeline.versions.asking import Seen
 from lora_pipeline.versions.drift import Drift, ProviderView, Trouble, Verdict, Word, judge, never_trained
 from lora_pipeline.versions.drift_advice import TITLES, advice, next_command
 from lora_pipeline.versions.lookup import find_model
+from lora_pipeline.versions.merged_away import still_stands
 from lora_pipeline.versions.patience import Patience
 from lora_pipeline.versions.provider_survey import SurveyRules, survey
 from lora_pipeline.versions.sightings import remember
@@ -151,7 +152,9 @@ def _registry(session: Session, row: UserModel, target: SyncTarget) -> dict[str,
     ).one_or_none()
     activation, version = (current[0], current[1]) if current else (None, None)
     count, newest = session.execute(
-        select(func.count(), func.max(ModelVersion.number)).where(ModelVersion.model_id == row.id)
+        select(func.count(), func.max(ModelVersion.number)).where(
+            ModelVersion.model_id == row.id, still_stands()
+        )
     ).one()
     return {
         "modelName": row.model_name,

@@ -38,7 +38,7 @@ def test_the_reviewed_plan_is_applied_and_undone(run: Run, tree: Path) -> None:
     assert (applied.code, applied.json["changed"]) == (Exit.FINE, 1)
     assert run("dedupe", "--base-dir", str(tree)).code == Exit.FINE
     undone = run("dedupe", "undo", plan["id"])
-    assert (undone.code, "1 files restored" in undone.out) == (Exit.FINE, True)
+    assert (undone.code, "1 file restored" in undone.out) == (Exit.FINE, True)
     assert snapshot(tree) == before
     assert run("dedupe", "--apply", "--plan", plan["id"]).code == Exit.REFUSED
 

@@ -286,6 +286,10 @@ def test_no_signature_is_kept(sqlite_database: Database, tmp_path: Path) -> None
         ("actor_6/training_versions.json", "/x", "actor_6"),
         ("style_images/watercolour/training_versions.json", "/x", "style_watercolour"),
         ("somewhere/1_ink/training_versions.json", "/x", None),
+        ("resources/1_ink/training_versions.json", "/srv/actor_maker", None),
+        ("1_ink/training_versions.json", "/srv/factory/lifestyle", None),
+        ("actors/0006_old_style/training_versions.json", "/x", "actor_6"),
+        ("Style_Images/7_Ölbild/training_versions.json", "/x", "style_7"),
     ],
 )
 def test_the_folder_says_whose_file_it_is(path: str, base: str, key: str | None) -> None:
