@@ -55,6 +55,7 @@ class BoundedHead(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._deadline is None:
             self._await_head()
+        self._head_bytes = max(1, self._head_bytes)  # it began in what came with the request before it
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

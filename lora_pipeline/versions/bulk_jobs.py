@@ -19,7 +19,8 @@ from lora_pipeline.versions.bulk_sync import AnotherAtWork, BulkOptions, BulkRep
 log = logging.getLogger(__name__)
 
 KIND = "bulk sync"
-_SIGN_OF_LIFE_S = 10.0
+_SIGN_OF_LIFE_S = 3.0
+"""How often the row tells how far it has come."""
 DEAD_AFTER = timedelta(minutes=2)
 """A running job that has shown no sign of life for so long belonged to a process that died."""
 _RESULTS_KEPT = 500

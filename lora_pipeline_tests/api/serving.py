@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from lora_pipeline.access.keys import create_key
 from lora_pipeline.api.app import create_app
@@ -18,14 +19,17 @@ from lora_pipeline.connections import Connections
 
 
 @contextmanager
-def serving(connections: Connections) -> Iterator[httpx.Client]:
-    """A client of a real server over these connections; the server's address is its own public one."""
+def serving(connections: Connections, app: FastAPI | None = None) -> Iterator[httpx.Client]:
+    """A client of a real server over these connections; the server's address is its own public one.
+
+    `app` where the application over them was made before.
+    """
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
         port = listening.getsockname()[1]
         connections.settings.api_port = port
-        server = uvicorn.Server(server_config(create_app(connections)))
+        server = uvicorn.Server(server_config(app or create_app(connections)))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:

@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
-from lora_pipeline.api import bodies
+from lora_pipeline.api import bodies, server
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import Image
 from lora_pipeline_tests.api.serving import key_for, serving, with_key
@@ -29,8 +31,9 @@ def database_address(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second instead of fifteen between two pieces of a body."""
+    """Half a second instead of fifteen between two pieces of a body, and for a whole head."""
     monkeypatch.setattr(bodies, "PAUSE_S", 0.5)
+    monkeypatch.setattr(server, "HEAD_S", 0.5)
 
 
 def images_kept(connections: Connections) -> int:
@@ -103,6 +106,44 @@ def test_a_body_that_stops_coming_is_not_waited_for(connections: Connections, an
     assert {answer.split(b"\r\n")[0].split(b" ")[1] for answer in answers} == {b"408"}
 
 
+def test_a_head_that_does_not_come_is_not_waited_for(anna: httpx.Client) -> None:
+    began = time.monotonic()
+    answers: list[bytes] = []
+    started = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+    after_another = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + started
+
+    def slow(content: bytes) -> None:
+        answers.append(raw(anna, content, lambda _: None))
+
+    threads = [threading.Thread(target=slow, args=[content]) for content in (b"", started, after_another)]
+    for thread in threads:
+        thread.start()
+    assert anna.get("/api/models").status_code == 200
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began < 5
+    nothing, first, second = sorted(answers, key=len)
+    assert nothing == b"", "who only connected is asked nothing"
+    assert first.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in first
+    assert second.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in second
+
+
+def test_a_head_without_an_end_and_what_is_no_request_are_refused(anna: httpx.Client) -> None:
+    def on_and_on(connection: socket.socket) -> None:
+        with suppress(OSError):  # the server hangs up
+            for _ in range(64):
+                connection.sendall(b"x" * 65536)
+
+    with suppress(ConnectionError):  # what was sent after the answer may tear it up
+        refused = raw(anna, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ", on_and_on)
+        assert refused.startswith(b"HTTP/1.1 431 ")
+    assert b" 400 " in raw(anna, b"\x16\x03\x01 this is no HTTP\r\n\r\n", lambda _: None).split(b"\r\n")[0]
+    long = {"X-Long": "x" * 40_000}
+    assert anna.get("/api/models", headers=long).status_code == 200, "what a proxy would let pass"
+
+
 def test_a_body_that_is_cut_short_leaves_nothing(connections: Connections, anna: httpx.Client) -> None:
     def leave(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
@@ -173,6 +214,45 @@ def test_image_addresses_into_this_network_are_refused_before_anything_is_made(
         detail = problem(anna.post("/api/training/start", json=body), 422)
         assert detail.startswith("Failed to create training ZIP: image 1 of 5")
     assert anna.get("/api/models").json() == {"models": []}
+    assert images_kept(connections) == 0
+
+
+def test_an_image_address_that_leads_into_this_network_is_not_followed(
+    connections: Connections, anna: httpx.Client
+) -> None:
+    """The setting lets one private host be asked; whoever it redirects to is judged anew."""
+    asked: list[str] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/?to="))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    elsewhere = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    port = elsewhere.server_port
+    connections.settings.image_hosts = f"127.0.0.1:{port}"
+    for to in (
+        f"http://localhost:{port}/secret",
+        f"http://[::ffff:127.0.0.1]:{port}/secret",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://metadata.google.internal/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:6379/_FLUSHALL",
+    ):
+        urls = [f"http://127.0.0.1:{port}/?to={to}"] * 5
+        detail = problem(anna.post("/api/training/start", json={"modelName": "A", "imageUrls": urls}), 422)
+        assert detail.startswith("Failed to create training ZIP: image 1 of 5"), to
+    elsewhere.shutdown()
+    elsewhere.server_close()
+    assert len(asked) == 30
+    assert not [path for path in asked if not path.startswith("/?to=")]
     assert images_kept(connections) == 0
 
 

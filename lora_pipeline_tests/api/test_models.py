@@ -71,6 +71,26 @@ def test_images_are_taken_out_put_back_and_captioned(
     assert anna.get(path).json()["usable"] == 7
 
 
+def test_uploads_and_images_of_a_set_are_shown_by_links_that_need_no_key(
+    anna: httpx.Client, anyone: httpx.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.jpg").write_text("no image at all")
+    sent = upload(anna, [*drop_photographs(tmp_path, 5), tmp_path / "notes.jpg"])
+    *shown, notes = sent["images"]
+    assert notes["previewUrl"] is None
+    # As front ends do that keep the address they show.
+    model_id = start(anna, [image["previewUrl"] for image in shown])["modelId"]
+    listed = anna.get(f"/api/models/{model_id}/images").json()["images"]
+    assert {image["sha256"] for image in listed} == {image["sha256"] for image in shown}
+    for image in (*shown, *listed):
+        picture = anyone.get(image["previewUrl"])
+        assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
+    another = shown[0]["previewUrl"].replace(shown[0]["sha256"], shown[1]["sha256"])
+    assert problem(anyone.get(another), 403)
+    assert problem(anyone.get(shown[0]["url"]), 401)
+    assert anna.get(shown[0]["url"]).content == anyone.get(shown[0]["previewUrl"]).content
+
+
 def test_a_training_is_cancelled_and_tried_again(
     simulator: RunningSimulator, anna: httpx.Client, tmp_path: Path
 ) -> None:
@@ -112,7 +132,8 @@ def test_a_sync_over_http_repairs_what_the_provider_has_newer(
     synced = anna.post("/api/training/sync-version", json={"modelId": model_id}).json()
     assert (synced["updateNeeded"], synced["updated"]) == (True, True)
     assert synced["currentVersion"] == synced["latestVersion"] != synced["previousVersion"]
-    again = anna.post("/api/training/sync-version", json={"modelId": model_id}).json()
+    again = anna.post("/api/training/sync-version").json()  # the button: the user's active model
+    assert again["modelId"] == model_id
     assert (again["updated"], again["currentVersion"]) == (False, synced["currentVersion"])
 
 

@@ -1,0 +1,85 @@
+"""Errors: one shape for all of them, in words that help, without anything from the inside."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from lora_pipeline.api.app import create_app
+from lora_pipeline.connections import Connections
+from lora_pipeline_tests.api.serving import serving
+from lora_pipeline_tests.api.steps import problem
+
+pytestmark = pytest.mark.parametrize("database_address", ["sqlite"], indirect=True)
+
+
+def test_what_is_not_there_and_other_methods_are_told(anna: httpx.Client) -> None:
+    for path in ("/", "/api", "/api/nothing", "/.env", "/docs/x"):
+        assert "/docs" in problem(anna.get(path), 404), path
+    assert problem(anna.put("/api/training/start"), 405) == "got PUT; expected POST"
+    assert problem(anna.delete("/api/models"), 405) == "got DELETE; expected GET"
+
+
+def test_a_body_that_does_not_say_that_it_is_json_is_unsupported(anna: httpx.Client) -> None:
+    body = b'{"modelName": "Anna", "imageUrls": []}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "image/jpeg"):
+        detail = problem(anna.post("/api/training/start", content=body, headers={"Content-Type": kind}), 415)
+        assert detail == f"got {kind}; expected a JSON body with Content-Type: application/json"
+    for kind in ("application/json; charset=utf-8", "application/vnd.app+json"):
+        found = anna.post("/api/training/start", content=body, headers={"Content-Type": kind})
+        assert problem(found, 400).startswith("At least 5 training images are required; got 0"), kind
+
+
+def test_what_is_wrong_is_said_with_what_was_got(anna: httpx.Client) -> None:
+    def detail(content: bytes) -> str:
+        headers = {"Content-Type": "application/json"}
+        return problem(anna.post("/api/training/start", content=content, headers=headers), 422)
+
+    assert detail(b"") == "got no body; expected a JSON body with Content-Type: application/json"
+    assert detail(b'{"modelName":').startswith("the body is no JSON: ")
+    assert "body.modelType: Input should be 'person', 'object' or 'style'; got 'selfie'" in detail(
+        b'{"modelName": "Anna", "modelType": "selfie", "imageUrls": []}'
+    )
+    assert "body.imageURLs: Extra inputs are not permitted" in detail(b'{"modelName": "A", "imageURLs": []}')
+    long = detail(b'{"modelName": "' + b"x" * 5000 + b'", "imageUrls": []}')
+    assert len(long) < 200, "what was got is not sent back whole"
+    assert len(detail(b'{"modelName": "A", "imageUrls": [' + b"1," * 999 + b"1]}")) < 2000
+
+
+def test_bodies_in_which_everything_may_be_left_out_may_be_left_out(
+    anna: httpx.Client, admin: httpx.Client
+) -> None:
+    """As a button sends it: a POST and nothing else."""
+    assert admin.post("/api/admin/training/bulk-sync").status_code == 202
+    for choice in ("pin", "unpin", "rollback", "cancel", "retry"):
+        assert "you have no model" in problem(anna.post(f"/api/models/user-42/{choice}"), 404), choice
+    assert "no active model" in problem(anna.post("/api/training/sync-version"), 404)
+
+
+def test_another_name_for_this_machine_is_a_problem_too(anna: httpx.Client) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "[::1]", "", "127.0.0.1@evil.example"):
+        assert "Host header" in problem(anna.get("/healthz", headers={"Host": host}), 400), host
+
+
+def test_a_defect_tells_nothing_of_the_inside(connections: Connections) -> None:
+    app = create_app(connections)
+
+    @app.get("/defect")
+    def defect() -> None:
+        raise RuntimeError("postgresql://lora:hunter2@db/lora: SELECT * FROM api_keys")
+
+    with serving(connections, app) as client:
+        assert problem(client.get("/defect"), 500) == "this server has a defect; its log says more"
+
+
+def test_a_database_that_fails_is_told_without_its_statement(
+    connections: Connections, anna: httpx.Client
+) -> None:
+    with connections.database.begin() as session:
+        session.connection().exec_driver_sql("ALTER TABLE audit_log RENAME TO gone")
+    anna.get("/api/models")
+    with connections.database.begin() as session:
+        session.connection().exec_driver_sql("ALTER TABLE user_models RENAME TO also_gone")
+    detail = problem(anna.get("/api/models"), 503)
+    assert "SELECT" not in detail
+    assert "user_models" not in detail
