@@ -33,6 +33,13 @@ def look_at_training(provider: TrainingProvider, job_id: str, token: str, destin
         if found is None:
             raise
         return replace(found, id=job_id)
+    return judged_by_object(provider, job, token, destination)
+
+
+def judged_by_object(
+    provider: LeavesWeightsInBucket, job: TrainingJob, token: str, destination: str
+) -> TrainingJob:
+    """What a job amounts to that the provider has just shown, once the bucket is asked too where that decides."""
     if job.state not in _OBJECT_DECIDES:
         return job
     found = provider.find_training(token, destination)

@@ -7,7 +7,7 @@ the provider does not say itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,9 +17,16 @@ from sqlalchemy.orm import Session
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import TrainingRun, WebhookDelivery
 from lora_pipeline.identity import IdentityError, parse_job_id
-from lora_pipeline.providers.protocol import NotFound, ProviderError, TrainingProvider
+from lora_pipeline.providers.protocol import (
+    LeavesWeightsInBucket,
+    NotFound,
+    ProviderError,
+    TrainingJob,
+    TrainingProvider,
+)
 from lora_pipeline.trainings.adoption import adopt, marks_of
 from lora_pipeline.trainings.lifecycle import FOLLOWED, TrainingState
+from lora_pipeline.trainings.looking import judged_by_object
 from lora_pipeline.trainings.transitions import Moved
 
 _READ_AT_ONCE = 1_000
@@ -33,6 +40,15 @@ class AdoptedFromHints:
     asked: int = 0
     errors: tuple[str, ...] = ()
     moved: tuple[Moved, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A submission of unknown outcome."""
+
+    run_id: int
+    token: str
+    destination: str
 
 
 def match_by_base(database: Database, provider: str) -> int:
@@ -81,16 +97,15 @@ def adopt_from_hints(
             break
         asked += 1
         try:
-            job = replace(provider.get_training(job_id), id=job_id)
+            run, job = _run_of(provider, job_id, waiting)
         except NotFound:
             continue
         except ProviderError as error:
             errors.append(f"unknown job {job_id}: {error}")
             break
-        run_id = next((waiting[mark] for mark in marks_of(job) if mark in waiting), None)
-        if run_id is not None:
+        if run is not None:
             with database.begin() as session:
-                change = adopt(session, run_id, job, provider.simulated, clock())
+                change = adopt(session, run.run_id, job, provider.simulated, clock())
             moved.extend([change] if change else [])
     return AdoptedFromHints(asked, tuple(errors), tuple(moved))
 
@@ -107,17 +122,28 @@ def _without_run(provider: str) -> Select[WebhookDelivery]:
     )
 
 
-def _waiting_runs(session: Session, provider: str) -> dict[str, int]:
-    """Token → run of every submission whose request may have left and whose job is not known."""
+def _run_of(
+    provider: TrainingProvider, job_id: str, waiting: Mapping[str, _Waiting]
+) -> tuple[_Waiting | None, TrainingJob]:
+    """The job as it stands, and the waiting run whose token it carries."""
+    job = replace(provider.get_training(job_id), id=job_id)
+    run = next((waiting[mark] for mark in marks_of(job) if mark in waiting), None)
+    if run is not None and isinstance(provider, LeavesWeightsInBucket):
+        job = judged_by_object(provider, job, run.token, run.destination)
+    return run, job
+
+
+def _waiting_runs(session: Session, provider: str) -> dict[str, _Waiting]:
+    """By token, every submission whose request may have left and whose job is not known."""
     rows = session.execute(
-        select(TrainingRun.token, TrainingRun.id).where(
+        select(TrainingRun.id, TrainingRun.token, TrainingRun.destination).where(
             TrainingRun.provider == provider,
             TrainingRun.state.in_([TrainingState.INTENT, TrainingState.HELD]),
             TrainingRun.training_id.is_(None),
             TrainingRun.post_started_at.is_not(None),
         )
     )
-    return {token: run_id for token, run_id in rows}  # noqa: C416 - a Row is no pair to the type checker
+    return {token: _Waiting(run_id, token, destination) for run_id, token, destination in rows}
 
 
 def _base(job_id: str) -> str | None:
