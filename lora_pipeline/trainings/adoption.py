@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -45,13 +46,18 @@ def adopt(
     """Store `job` with its run and move it to `submitted`, then to whatever the job already shows.
 
     Adopting twice is harmless. A second, different job for one run is money spent twice: it is never
-    dropped silently but becomes a review item that names both.
+    dropped silently but becomes a review item that names both. Weights that nobody signed (a job without an id) are
+    the run's own: they only speak of a second job where the run was given up without one.
     """
     run = session.get_one(TrainingRun, run_id, with_for_update=True)
-    if run.training_id is not None and _same_job(run.training_id, job.id):
+    unnamed, signed = _unnamed(run_id), bool(job.id)
+    job = job if signed else replace(job, id=unnamed)
+    # Which job left unsigned weights is never learnt: whatever bears the run's token after that is that job.
+    if run.training_id is not None and (run.training_id == unnamed or _same_job(run.training_id, job.id)):
         return observe_one(session, run, job, now)
     if run.training_id is not None or TrainingState(run.state) not in _ADOPTABLE:
-        _report_second_job(session, run, job, now)
+        if signed or run.training_id is None:
+            _report_second_job(session, run, job, now)
         return None
     run.training_id, run.simulated = job.id, simulated
     run.submitted_at = run.post_started_at or now
@@ -59,6 +65,11 @@ def adopt(
     run.lease_token = run.lease_until = run.not_before = None
     moved = move(session, run, TrainingState.SUBMITTED, now, emit=emit)
     return observe_one(session, run, job, now) or moved
+
+
+def _unnamed(run_id: int) -> str:
+    """What a job goes by whose worker left its weights and not its id: known by them alone, so nobody can be asked."""
+    return f"unnamed-job-of-run-{run_id}"
 
 
 def _same_job(known: str, seen: str) -> bool:

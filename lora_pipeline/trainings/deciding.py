@@ -82,14 +82,9 @@ def resubmit_training(
         run = _unchanged(session, unknown)
         model_key = model_key_of(session, run)
         if found is not None:
-            if not found.id:
-                raise DecisionRefused(
-                    f"the weights of training run {run_id} lie in the bucket, so it was started; which job made them "
-                    f"is not written there. Look it up, then: lora-pipeline trainings resolve {run_id} --adopt JOB_ID"
-                )
-            _note(session, run, model_key, actor, "adopt training", now, training_id=found.id)
             adopt(session, run_id, found, provider.simulated, now)
-            explanation = f"the provider has it as {found.id}: adopted, not sent again"
+            _note(session, run, model_key, actor, "adopt training", now, training_id=run.training_id)
+            explanation = f"the provider has it as {run.training_id}: adopted, not sent again"
             return Decided(run_id, model_key, Decision.ADOPTED, TrainingState(run.state), explanation)
         if run.cancel_requested_at is not None:
             raise DecisionRefused(

@@ -163,7 +163,7 @@ def look_in_bucket(
             tick.errors.append(f"bucket: {error}")
             tick.reached_back_to = None
             return
-        if job is not None and job.id:
+        if job is not None:
             tick.by_mark[token] = job
 
 
