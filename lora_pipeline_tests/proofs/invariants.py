@@ -9,12 +9,14 @@ from typing import Any
 
 from sqlalchemy import Row, select, text
 
-from lora_pipeline.database.tables import OutboxEvent, TrainingRun
+from lora_pipeline.database.tables import OutboxEvent, ReviewItem, TrainingRun
+from lora_pipeline.trainings.late_landings import SECOND_TRAINING
 from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
 from lora_pipeline_tests.proofs.account import Leaves, PaidTraining
 from lora_pipeline_tests.proofs.world import GRACE, World
 
 _LOOKED_FOR = (TrainingState.INTENT, TrainingState.HELD)
+_IS_SECOND = ReviewItem.kind == SECOND_TRAINING
 _WAITING = (TrainingState.HELD, TrainingState.LOST)
 _NEXT = "lora-pipeline trainings resolve"
 _SILENT = (TrainingState.READY, TrainingState.PACKED, TrainingState.INTENT)
@@ -44,12 +46,18 @@ def broken_rules(world: World, *, may_pay_twice: bool = False) -> list[str]:
         runs = session.scalars(select(TrainingRun).order_by(TrainingRun.id)).all()
         outbox = session.execute(text("SELECT event_id, acknowledged_at IS NOT NULL FROM outbox")).all()
         versions = Counter(session.scalars(text("SELECT training_run_id FROM model_versions")))
+        reported = {
+            int(item.details["run"]) for item in session.scalars(select(ReviewItem).where(_IS_SECOND))
+        }
         models = session.execute(_SERVED).all()
     events = {event_id for event_id, _ in outbox}
     wrong: list[str] = []
     for run in runs:
         wrong += _money(world, run, may_pay_twice=may_pay_twice)
         wrong += _reports(run, events)
+        # What is reported is cancelled: of a run that was paid once, that would be its only job.
+        if run.id in reported and len(_paid(world, run)) < 2:
+            wrong.append(f"run {run.id} is said to have a second job")
         finished = run.state == TrainingState.FINALISED
         if versions[run.id] != int(finished):
             wrong.append(f"run {run.id} is {run.state} and has {versions[run.id]} versions")
@@ -64,8 +72,7 @@ def broken_rules(world: World, *, may_pay_twice: bool = False) -> list[str]:
 
 
 def _money(world: World, run: TrainingRun, *, may_pay_twice: bool) -> Iterator[str]:
-    marks = [run.token, *([run.provider_file_id] if run.provider_file_id else [])]
-    paid = [job for mark in marks for job in world.provider.account.of(mark)]
+    paid = _paid(world, run)
     if len(paid) > 1 and not may_pay_twice:
         yield f"run {run.id} was paid {len(paid)} times"
     if paid and not any(job.goes_by(run.training_id) for job in paid):
@@ -84,6 +91,11 @@ def _money(world: World, run: TrainingRun, *, may_pay_twice: bool) -> Iterator[s
         early = [job for job in paid if (shown := world.provider.shown_from(job)) and shown < long_ago]
         if early:
             yield f"run {run.id} is held as absent although {early[0].id} is listed"
+
+
+def _paid(world: World, run: TrainingRun) -> list[PaidTraining]:
+    marks = [run.token, *([run.provider_file_id] if run.provider_file_id else [])]
+    return [job for mark in marks for job in world.provider.account.of(mark)]
 
 
 def _unnamed(world: World, run: TrainingRun, paid: list[PaidTraining]) -> bool:
