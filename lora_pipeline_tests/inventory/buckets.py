@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lora_pipeline.inventory.bucket_inventory import take_inventory
 from lora_pipeline.inventory.bucket_report import InventoryReport
 from lora_pipeline.settings import Settings
 from lora_pipeline.versions.weights import VerifiedWeights
+from lora_pipeline_tests.bench.s3_listing_server import MemoryBucket, serving
 from lora_pipeline_tests.fixtures.s3 import S3Server
 from lora_pipeline_tests.versions.lora_files import diffusers_lora, inspected, saved
 
@@ -122,11 +123,43 @@ def settings_for(home: Path, database_url: str, bucket: str, **more: Any) -> Set
     return Settings(home=home, database_url=database_url, inventory=f"s3://{bucket}", **more)
 
 
+@contextmanager
+def opened_bucket(server: S3Server, database_url: str, home: Path, **settings: Any) -> Iterator[TestBucket]:
+    name = server.create_bucket()
+    connections = Connections(settings_for(home, database_url, name, **settings))
+    try:
+        yield TestBucket(name, s3_client(server), connections)
+    finally:
+        connections.database.close()
+
+
 @pytest.fixture
-def bucket(aws: S3Server, database_address: str, tmp_path: Path) -> Iterator[TestBucket]:
-    """An empty bucket that the inventory lists whole, on either database."""
-    name = aws.create_bucket()
-    settings = settings_for(tmp_path / "home", database_address, name, lease=timedelta(minutes=5))
-    connections = Connections(settings)
-    yield TestBucket(name, s3_client(aws), connections)
-    connections.database.close()
+def bucket(aws: S3Server, sqlite_database: Database, tmp_path: Path) -> Iterator[TestBucket]:
+    """An empty bucket that the inventory lists whole."""
+    url = sqlite_database.url.render_as_string(hide_password=False)
+    with opened_bucket(aws, url, tmp_path / "home") as found:
+        yield found
+
+
+@pytest.fixture
+def bucket_on_each(aws: S3Server, database_address: str, tmp_path: Path) -> Iterator[TestBucket]:
+    """The same, once on SQLite and once on PostgreSQL."""
+    with opened_bucket(aws, database_address, tmp_path / "home") as found:
+        yield found
+
+
+@pytest.fixture
+def memory_bucket(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[MemoryBucket, TestBucket]]:
+    """A bucket whose server can fail, two keys a page, and the inventory of it."""
+    held = MemoryBucket(page=2)
+    url = sqlite_database.url.render_as_string(hide_password=False)
+    with serving(held) as endpoint:
+        server = S3Server(endpoint)
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        connections = Connections(settings_for(tmp_path / "home", url, "memory"))
+        yield held, TestBucket("memory", s3_client(server), connections)
+        connections.database.close()

@@ -1,4 +1,4 @@
-"""The command line's fixtures, for the commands of this area, and databases that are not ours."""
+"""The command line's fixtures, for the commands of this area, buckets on S3 servers, and databases that are not ours."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ import pytest
 
 from lora_pipeline_tests.cli.conftest import home, run
 from lora_pipeline_tests.fixtures.databases import _named
+from lora_pipeline_tests.fixtures.s3 import s3_server
+from lora_pipeline_tests.inventory.buckets import aws, bucket, bucket_on_each, memory_bucket
 
-__all__ = ["home", "new_postgres_database", "run"]
+__all__ = [
+    "aws",
+    "bucket",
+    "bucket_on_each",
+    "home",
+    "memory_bucket",
+    "new_postgres_database",
+    "run",
+    "s3_server",
+]
 
 
 @pytest.fixture
