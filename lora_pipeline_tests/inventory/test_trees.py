@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lora_pipeline.cli.exits import Exit
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.entries import MERGED_IDS
 from lora_pipeline.inventory.plan_store import PlanNotFound, PlanRefused, PlanStore
 from lora_pipeline.inventory.renames import rules_with_renames
 from lora_pipeline.inventory.tree_deduplication import TreeResult, apply_plan, plan_tree, undo_plan
 from lora_pipeline.inventory.tree_plan import TreePlan
+from lora_pipeline_tests.cli.conftest import Run
 from lora_pipeline_tests.inventory.trees import (
     SYNCED_ENTRY,
     WEBHOOK_ENTRY,
@@ -249,3 +256,99 @@ def test_no_presigned_address_is_written_into_a_plan(store: PlanStore, base: Pat
     plan = planned(store, base)
     assert plan.groups == 1
     assert "c0ffee" not in store.file(plan.id).read_text()
+
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(
+        [
+            WEBHOOK_ENTRY["id"],
+            WEBHOOK_ENTRY["loraUrl"],
+            SYNCED_ENTRY["loraUrl"],
+            "0001-01-01T00:00:00+05:00",
+            "9999-12-31T23:59:59-05:00",
+            "\ud800",
+        ]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_KEYS = (*WEBHOOK_ENTRY, *SYNCED_ENTRY, "error", "failedAt", "isGood", "mergedIds", "parameters.x", "own")
+_odd_entries = st.builds(
+    lambda base, without, changes: {
+        **{key: value for key, value in base.items() if key not in without},
+        **changes,
+    },
+    st.sampled_from([WEBHOOK_ENTRY, SYNCED_ENTRY]),
+    st.sets(st.sampled_from(_KEYS), max_size=2),
+    st.dictionaries(st.sampled_from(_KEYS), _json, max_size=4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_odd_entries, max_size=4), st.sampled_from([None, 2, 4]))
+def test_whatever_stands_in_the_entries_nothing_fails_and_no_id_is_lost(
+    found: list[dict[str, Any]], indent: int | None
+) -> None:
+    with TemporaryDirectory() as folder:
+        base, store = Path(folder) / "tree", PlanStore(Path(folder) / "home")
+        path = style_file(base, 1)
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"versions": found}, indent=indent))
+        before = path.read_bytes()
+        plan = planned(store, base)
+        assert store.load(plan.id) == plan
+        assert apply_plan(store, plan, now).refused == ()
+        left = (
+            {one for entry in entries(path) for one in (entry.get("id"), *entry.get(MERGED_IDS, ()))}
+            if plan.files
+            else None
+        )
+        if left is not None:
+            assert {entry["id"] for entry in found} <= left
+            assert plan_tree(base, RULES).groups == 0
+            undo_plan(store, plan.id, now)
+        assert path.read_bytes() == before
+
+
+def test_thousands_of_entries_of_one_training_are_planned_at_once(store: PlanStore, base: Path) -> None:
+    path = write(style_file(base, 1), {"versions": [WEBHOOK_ENTRY] * 20_000}, indent=None)
+    started = time.process_time()
+    assert applied(store, base).changed == 1
+    assert time.process_time() - started < 10, "linear: ten times as many entries take ten times as long"
+    assert entries(path) == [WEBHOOK_ENTRY]
+
+
+def test_one_file_after_another_is_in_memory_however_large_they_are(store: PlanStore, base: Path) -> None:
+    """Ten files of 8 MB: five at a time, and what rendering one of them takes."""
+    for number in range(10):
+        padded = {"versions": [WEBHOOK_ENTRY, SYNCED_ENTRY], "padding": "x" * 8_000_000}
+        write(style_file(base, number), padded)
+    plan = planned(store, base)
+    tracemalloc.start()
+    result = apply_plan(store, plan, now)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.changed == 10
+    assert peak < 130_000_000
+
+
+@pytest.mark.deep
+def test_ten_thousand_files_with_known_truth(run: Run, tmp_path: Path) -> None:
+    """As a person does it: every LoRA, every field and every id stays, no duplicate does, undo restores every byte."""
+    base = tmp_path / "tree"
+    truth = make_tree(base, 10_000, loras=4)
+    before = snapshot(base)
+    shown = run("dedupe", "--base-dir", str(base), "--json")
+    assert (shown.code, shown.json["entries_to_remove"]) == (Exit.DRIFT, truth.duplicates)
+    assert (shown.json["review"], shown.json["skipped"]) == ([], [])
+    assert snapshot(base) == before
+    assert run("dedupe", "--apply", "--plan", shown.json["id"]).code == Exit.FINE
+    assert faults(truth) == []
+    assert run("dedupe", "--base-dir", str(base)).code == Exit.FINE
+    assert run("dedupe", "undo", shown.json["id"]).code == Exit.FINE
+    assert snapshot(base) == before
