@@ -93,17 +93,17 @@ def follow_trainings(
         if not ours:
             return FollowReport(overlapped=True)
         followed = _followed(database, provider.name)
-        unknown = unknown_submissions(database, provider.name, started)
+        unknown = unknown_submissions(database, provider.name)
         given_up = given_up_requests(database, provider.name, started)
         if not followed and not unknown and not given_up:
             log.info("No in-progress trainings found")
             return FollowReport()
         tick = Tick(started, deadline=started + rules.budget)
         if isinstance(provider, LeavesWeightsInBucket):
+            # First: however many are open, each tick looks for some of those that nobody else would find.
+            look_in_bucket(tick, provider, ((one.token, one.destination) for one in unknown), clock)
+            look_in_bucket(tick, provider, ((one.token, one.destination) for one in given_up), clock)
             read_unlisted(tick, provider, followed, clock)
-            looked_for = [(one.token, one.destination) for one in unknown]
-            looked_for += [(one.token, one.destination) for one in given_up]
-            look_in_bucket(tick, provider, looked_for, clock)
         else:
             walk_list(tick, provider, followed, unknown, clock)
             read_stragglers(tick, provider, followed, clock)
@@ -170,12 +170,15 @@ def _record(
         for run in followed
         if (job := tick.jobs.get(run.job_id)) is not None and _says_something_new(run, job)
     }
+    # What was found is not noted as looked for before it is adopted: a crash in between would end the search.
+    in_vain = [one.run_id for one in unknown if tick.covers(one) and one.job_in(tick.by_mark) is None]
     answered = [run.run_id for run in followed if run.job_id in tick.jobs] + [r.run_id for r in tick.missing]
     with database.begin() as session:
         moved = observe(session, changed, now)
-        _note_asked(session, answered, now, failures=0)
+        _note_asked(session, answered + in_vain, now, failures=0)
         # They were asked too: those that always fail must not keep the others from their turn.
         unreadable = [run.run_id for run in tick.unreadable]
+        unreadable += [one.run_id for one in unknown if one.token in tick.untold]
         _note_asked(session, unreadable, now, failures=TrainingRun.poll_failures + 1)
         for run in tick.missing:
             change = _lose(session, run, now)
@@ -186,7 +189,7 @@ def _record(
         database,
         unknown,
         tick.by_mark,
-        covered_since=tick.reached_back_to,
+        looked_in_vain=in_vain,
         simulated=provider.simulated,
         rules=_reconcile_rules(provider, tick, rules.reconcile),
         looked_at=tick.started,

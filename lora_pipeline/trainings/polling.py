@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from lora_pipeline.providers.protocol import (
     JobState,
@@ -24,7 +25,7 @@ from lora_pipeline.providers.protocol import (
 from lora_pipeline.trainings.adoption import marks_of
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.looking import look_at_training
-from lora_pipeline.trainings.reconciliation import CLOCK_SKEW, UnknownSubmission
+from lora_pipeline.trainings.reconciliation import CLOCK_SKEW, UnknownSubmission, or_never
 
 MAX_PAGES = 100
 MAX_SINGLE_READS = 20
@@ -67,6 +68,17 @@ class Tick:
     log_reads: int = 0
     reached_back_to: datetime | None = None
     """How far back the list was read without a gap; datetime.min where to its end."""
+    looked_under: set[str] = field(default_factory=set)
+    """Tokens under which the bucket was looked into, where that stands for the list."""
+    untold: set[str] = field(default_factory=set)
+    """Tokens of which the bucket said nothing because it could not be asked."""
+
+    def covers(self, submission: UnknownSubmission) -> bool:
+        """Whether it would have been seen if it were there to be seen."""
+        if submission.token in self.looked_under:
+            return True
+        reached = self.reached_back_to
+        return reached is not None and reached < submission.sent_at - CLOCK_SKEW
 
     def learn(self, job: TrainingJob) -> None:
         self.jobs[job.id] = job
@@ -84,7 +96,6 @@ def walk_list(
     """Read the list until nothing is missing, or until asking one by one is cheaper than reading on."""
     missing = {run.job_id: run for run in followed}
     newest: datetime | None = None
-    unknown_since = min((item.sent_at for item in unknown), default=None)
     try:
         for page in provider.list_trainings():
             tick.pages += 1
@@ -98,10 +109,7 @@ def walk_list(
                 tick.reached_back_to = min(times)
             if tick.pages >= MAX_PAGES or clock() >= tick.deadline:
                 return
-            unknown_covered = unknown_since is None or (
-                tick.reached_back_to is not None and tick.reached_back_to < unknown_since - CLOCK_SKEW
-            )
-            if unknown_covered and not _worth_another_page(missing, tick, newest):
+            if all(tick.covers(one) for one in unknown) and not _worth_another_page(missing, tick, newest):
                 return
         tick.reached_back_to = datetime.min.replace(tzinfo=UTC)
     except ProviderError as error:
@@ -150,19 +158,20 @@ def look_in_bucket(
     looked_for: Iterable[tuple[str, str]],
     clock: Callable[[], datetime],
 ) -> None:
-    """Look for weights under the tokens (with their destinations) of trainings whose job is not known."""
-    tick.reached_back_to = datetime.min.replace(tzinfo=UTC)
-    for number, (token, destination) in enumerate(looked_for):
-        if number >= MAX_BUCKET_LOOKS or clock() >= tick.deadline:
-            # Who was not looked for is not absent.
-            tick.reached_back_to = None
+    """Look for weights under the tokens (with their destinations) of trainings whose job is not known, in their order.
+
+    What the budget does not reach, or comes after a bucket that could not be asked, is not looked for.
+    """
+    for token, destination in islice(looked_for, MAX_BUCKET_LOOKS):
+        if clock() >= tick.deadline:
             return
         try:
             job = provider.find_training(token, destination)
         except ProviderError as error:
             tick.errors.append(f"bucket: {error}")
-            tick.reached_back_to = None
+            tick.untold.add(token)
             return
+        tick.looked_under.add(token)
         if job is not None:
             tick.by_mark[token] = job
 
@@ -176,7 +185,7 @@ def _read_one_by_one(
     most: int,
     at_once: int,
 ) -> None:
-    due = sorted(runs, key=lambda run: _or_never(run.last_polled_at))[:most]
+    due = sorted(runs, key=lambda run: or_never(run.last_polled_at))[:most]
     for run, answer in _read_each(provider, due, tick, clock, at_once):
         if isinstance(answer, TrainingJob):
             # Under the id that was asked for: RunPod answers some ids with a suffix that it did not give them.
@@ -196,7 +205,7 @@ def read_logs(
     """Read the logs of a few running trainings (lists carry none), and of those that just ended."""
     without_logs = [run for run in followed if run.job_id in tick.jobs and tick.jobs[run.job_id].logs is None]
     running = [run for run in without_logs if tick.jobs[run.job_id].state in _HAVE_LOGS]
-    due = sorted(running, key=lambda run: _or_never(run.last_progress_at))[:MAX_LOG_READS]
+    due = sorted(running, key=lambda run: or_never(run.last_progress_at))[:MAX_LOG_READS]
     for run, answer in _read_each(provider, due, tick, clock, _READS_AT_ONCE):
         if isinstance(answer, TrainingJob):
             tick.learn(answer)
@@ -228,7 +237,3 @@ def _read_each(
         for run, answer in zip(runs, pool.map(read, runs), strict=True):
             if answer is not None:
                 yield run, answer
-
-
-def _or_never(moment: datetime | None) -> datetime:
-    return moment or datetime.min.replace(tzinfo=UTC)

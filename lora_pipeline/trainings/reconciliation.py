@@ -7,11 +7,11 @@ then. Sending again by itself is opt-in, for those who prefer a possible second 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import TrainingRun
@@ -23,7 +23,7 @@ from lora_pipeline.trainings.transitions import Moved, move
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a provider's clock may be from ours: a list is read this much further back than the request."""
-# Held runs are looked for this long: late landings beyond it have not been seen at any provider.
+# A look so long after the request ends the search for a held run: no later landing has been seen at any provider.
 _LOOK_FOR_HELD = timedelta(days=2)
 
 
@@ -51,8 +51,9 @@ class ReconcileRules:
     resubmit_after: timedelta | None = None
 
 
-def unknown_submissions(database: Database, provider: str, now: datetime) -> list[UnknownSubmission]:
-    """Every run of this provider whose request may have left and whose job id is not known."""
+def unknown_submissions(database: Database, provider: str) -> list[UnknownSubmission]:
+    """Every run of this provider whose request may have left and whose job id is not known, the longest unlooked-for
+    first."""
     with database.read() as session:
         runs = session.scalars(
             select(TrainingRun)
@@ -61,14 +62,9 @@ def unknown_submissions(database: Database, provider: str, now: datetime) -> lis
                 TrainingRun.state.in_([TrainingState.INTENT, TrainingState.HELD]),
                 TrainingRun.training_id.is_(None),
                 TrainingRun.post_started_at.is_not(None),
-                or_(
-                    # However long nobody looked: only a look ends an intent.
-                    TrainingRun.state == TrainingState.INTENT,
-                    TrainingRun.post_started_at > now - _LOOK_FOR_HELD,
-                ),
             )
             .order_by(TrainingRun.id)
-        )
+        ).all()
         return [
             UnknownSubmission(
                 run.id,
@@ -78,8 +74,16 @@ def unknown_submissions(database: Database, provider: str, now: datetime) -> lis
                 run.state == TrainingState.HELD,
                 run.destination,
             )
-            for run in runs
+            for run in sorted(runs, key=lambda run: or_never(run.last_polled_at))
+            if run.state == TrainingState.INTENT or not _looked_for_long(run)
         ]
+
+
+def _looked_for_long(run: TrainingRun) -> bool:
+    """Whether a look came after the last moment at which the run's training may appear: however long nobody looked,
+    only a look ends the search."""
+    enough = _known(run.post_started_at) + _LOOK_FOR_HELD
+    return run.poll_failures == 0 and or_never(run.last_polled_at) > enough
 
 
 def settle(
@@ -87,15 +91,15 @@ def settle(
     unknown: list[UnknownSubmission],
     jobs: Mapping[str, TrainingJob],
     *,
-    covered_since: datetime | None,
+    looked_in_vain: Collection[int],
     simulated: bool,
     rules: ReconcileRules,
     looked_at: datetime,
     now: datetime,
 ) -> list[Moved]:
-    """Adopt what was found; hold (or, opted in, send again) what a covering walk did not show in time.
+    """Adopt what was found; hold (or, opted in, send again) what was looked for in vain for long enough.
 
-    `covered_since` is how far back the walk reached; None where it was cut short and absence says nothing.
+    `looked_in_vain` are the runs whose absence says something: no walk that was cut short, no bucket that was away.
     `looked_at` is when the walk began: a list that took long to read says nothing about what came later.
     """
     moved = []
@@ -105,7 +109,7 @@ def settle(
             with database.begin() as session:
                 change = adopt(session, submission.run_id, job, simulated, now)
             moved.extend([change] if change else [])
-        elif covered_since is not None and covered_since < submission.sent_at - CLOCK_SKEW:
+        elif submission.run_id in looked_in_vain:
             change = _absent(database, submission, rules, looked_at, now)
             moved.extend([change] if change else [])
     return moved
@@ -148,6 +152,11 @@ def _move_if_unknown(
             give_up_request(session, run, "reconciliation", now)
             run.post_started_at = run.lease_until = None
         return move(session, run, to, now, reason=reason)
+
+
+def or_never(moment: datetime | None) -> datetime:
+    """For ordering: what was never asked about comes before everything that was."""
+    return moment or datetime.min.replace(tzinfo=UTC)
 
 
 def _known(moment: datetime | None) -> datetime:

@@ -42,7 +42,6 @@ _DECIDES_NOTHING = {
     "changed_at",
     "created_at",
     "state_changed_at",
-    "last_polled_at",
     "last_progress_at",
     "lease_token",
     "payload",
@@ -264,6 +263,9 @@ def _questions(connection: sqlite3.Connection) -> list[str]:
 
 
 def _column(name: str) -> str:
+    if name == "last_polled_at":
+        # Whether it was looked for lately decides how long what is held is looked for.
+        return "CASE WHEN state = 'held' THEN last_polled_at END"
     if name == "handled_at":
         return "handled_at IS NULL"
     # Marked, so that a moment that has passed can be told from one that is waited for.

@@ -6,7 +6,7 @@ They are here so that the proofs can be seen to fail: an exploration that does n
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import select
 
@@ -77,7 +77,7 @@ def _submit_without_lease(world: World) -> None:
 
 def _hold_after_any_walk(world: World) -> None:
     """What the pages that could be read do not show is not there."""
-    unknown = unknown_submissions(world.database, "replicate", world.now())
+    unknown = unknown_submissions(world.database, "replicate")
     seen: list[TrainingJob] = []
     try:
         for page in world.provider.list_trainings():
@@ -88,7 +88,7 @@ def _hold_after_any_walk(world: World) -> None:
         world.database,
         unknown,
         jobs_by_mark(seen),
-        covered_since=datetime.min.replace(tzinfo=UTC),
+        looked_in_vain=[one.run_id for one in unknown],
         simulated=True,
         rules=ReconcileRules(GRACE),
         looked_at=world.now(),
@@ -103,8 +103,8 @@ def _count_looks(world: World) -> None:
     for run_id in runs_in(world, TrainingState.INTENT):
         with world.database.begin() as session:
             run = session.get_one(TrainingRun, run_id)
-            run.poll_failures += 1
-            looks = run.poll_failures
+            run.finalise_attempts += 1
+            looks = run.finalise_attempts
         if looks >= _LOOKS:
             _send_again(world, run_id)
 

@@ -194,12 +194,14 @@ class World:
     def settled(self) -> bool:
         """Whether every run has ended, or waits for a person while the provider has nothing to add."""
         with self.database.read() as session:
-            runs = session.execute(text("SELECT state, token, provider_file_id FROM training_runs")).all()
+            runs = session.execute(
+                text("SELECT state, token, provider_file_id, poll_failures FROM training_runs")
+            ).all()
             owed = session.scalar(text("SELECT count(*) FROM outbox WHERE acknowledged_at IS NULL"))
-        for state, token, file_id in runs:
+        for state, token, file_id, failures in runs:
             paid = [job for mark in (token, file_id) if mark for job in self.provider.account.of(mark)]
             # What can be found will be: it stays held or lost for good only after hours of looking.
-            waits = state in (TrainingState.HELD, TrainingState.LOST)
+            waits = state in (TrainingState.HELD, TrainingState.LOST) and not failures
             waits = waits and all(self._seen_for(job) > PATIENCE for job in paid)
             if state not in TERMINAL and not waits:
                 return False
