@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -14,6 +16,7 @@ from lora_pipeline.database.tables import (
     Artifact,
     AuditEntry,
     Base,
+    InventoryObject,
     MergeJournal,
     MergePlan,
     ModelVersion,
@@ -26,7 +29,10 @@ from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.plan_store import PlanRefused
 from lora_pipeline.inventory.registry_merging import apply_registry_plan, undo_registry_plan
 from lora_pipeline.inventory.registry_plan import RegistryPlan, load_plan, plan_registry, store_plan
+from lora_pipeline.inventory.renames import rules_with_renames
 from lora_pipeline.versions.listing import versions_of
+from lora_pipeline.versions.overview import registry_facts
+from lora_pipeline.versions.pinning import Chooser, activate_version
 from lora_pipeline.versions.version_lookup import find_version
 from lora_pipeline_tests.inventory.trees import SYNCED_ENTRY, WEBHOOK_ENTRY
 from lora_pipeline_tests.versions.registered import NOW, add_version
@@ -61,11 +67,11 @@ def planned(database: Database) -> RegistryPlan:
     return store_plan(database, plan_registry(database, RULES, NOW), NOW)
 
 
-def add_webhook_version(database: Database, **fields: Any) -> int:
+def add_webhook_version(database: Database, *, key: str = "style_1", **fields: Any) -> int:
     """As the webhook's entry left it: with parameters and the provider's job, without the file's own name."""
     version = add_version(
         database,
-        "style_1",
+        key,
         7,
         **{
             "provider": "runpod",
@@ -76,15 +82,16 @@ def add_webhook_version(database: Database, **fields: Any) -> int:
             **fields,
         },
     )
-    name_version(database, version, "training_id", f"runpod:{WEBHOOK_ENTRY['id']}")
+    job = WEBHOOK_ENTRY["id"] if key == "style_1" else f"{UUID(int=version)}-e1"
+    name_version(database, version, "training_id", f"runpod:{job}")
     return version
 
 
-def add_listed_version(database: Database, number: int = 8, **fields: Any) -> int:
+def add_listed_version(database: Database, *, key: str = "style_1", **fields: Any) -> int:
     version = add_version(
         database,
-        "style_1",
-        number,
+        key,
+        8,
         **{
             "serve": False,
             "provider": "runpod",
@@ -96,7 +103,7 @@ def add_listed_version(database: Database, number: int = 8, **fields: Any) -> in
             **fields,
         },
     )
-    name_version(database, version, "legacy_id:style_1", "style_1_vV7")
+    name_version(database, version, f"legacy_id:{key}", "style_1_vV7")
     return version
 
 
@@ -121,10 +128,28 @@ def remove_jobs(database: Database, *versions: int) -> None:
 def pair(database: Database) -> tuple[int, int]:
     """Two versions of one object in two spellings; the poorer one is served."""
     rich = add_webhook_version(database)
-    poor = add_listed_version(database)
+    poor = add_listed_version(database, is_good=False, last_synced_at=LATER)
     remove_jobs(database, rich, poor)
     with database.begin() as session:
         session.scalars(select(Activation)).one().version_id = poor
+        session.add(
+            InventoryObject(
+                namespace="s3/aws",
+                bucket="b",
+                key="k",
+                object_version="",
+                etag="",
+                size=1,
+                modified=NOW,
+                listed=True,
+                state="attached",
+                reason="",
+                claims={},
+                version_id=poor,
+                tries=0,
+                first_seen=NOW,
+            )
+        )
     return rich, poor
 
 
@@ -148,15 +173,86 @@ def test_two_versions_of_one_object_become_one_and_every_name_leads_to_it(
             assert find_version(session, model, name).id == rich, name
         version = session.get_one(ModelVersion, rich)
         assert (version.parameters, version.image_count) == (WEBHOOK_ENTRY["parameters"], 43)
-        assert [row["version"] for row in versions_of(session, model)] == ["V7"]
+        (listed,) = versions_of(session, model)
+        assert listed["version"] == "V7"
+        assert (listed["is_good"], listed["last_synced_at"]) == (False, LATER.isoformat())
+        assert {f"runpod:{WEBHOOK_ENTRY['id']}", "style_1_vV7"} <= set(listed["other_names"])
         assert session.query(Activation).one().version_id == rich
         assert model.lora_weights_url == version.weights_url
+        assert session.query(InventoryObject).one().version_id == rich
     assert plan_registry(database, RULES, LATER).groups == ()
+    facts = registry_facts(database)
+    assert (facts["versions"], facts["unverified"]) == (1, 1)
+    assert [one["version"] for one in facts["newest"]] == ["V7"]
+    chosen = activate_version(database, "style_1", "V8", Chooser("test", "old number", LATER))
+    assert (chosen.version, chosen.changed, chosen.pinned) == (7, False, False), (
+        "V8 is no newer version any more"
+    )
 
     again = apply_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert (again.changed, again.already) == (0, 1)
     undone = undo_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert (undone.changed, undone.state) == (1, "undone")
+    assert rows(database) == before
+
+
+@pytest.mark.parametrize("verdicts", [(True, False), (False, True)])
+def test_reviewers_who_disagree_are_for_a_person(
+    database: Database, pair: tuple[int, int], verdicts: tuple[bool, bool]
+) -> None:
+    with database.begin() as session:
+        for version, verdict in zip(pair, verdicts, strict=True):
+            session.get_one(ModelVersion, version).is_good = verdict
+    plan = planned(database)
+    assert plan.groups == ()
+    assert "reviewers disagree" in plan.reviews[0]["reason"]
+
+
+def test_the_address_of_today_is_served_after_a_folder_was_renamed(database: Database) -> None:
+    old = str(WEBHOOK_ENTRY["loraUrl"]).replace("actor_maker_user", "styles_maker_user")
+    rich = add_webhook_version(database, weights_url=old)
+    poor = add_listed_version(database)
+    remove_jobs(database, rich, poor)
+    rules = rules_with_renames(["storyboard-user-files/styles_maker_user=actor_maker_user"])
+    plan = store_plan(database, plan_registry(database, rules, NOW), NOW)
+    apply_registry_plan(database, plan, LATER, "test")
+    with database.read() as session:
+        assert session.query(UserModel).one().lora_weights_url == SYNCED_ENTRY["loraUrl"]
+
+
+def test_the_same_plan_made_again_keeps_its_id(database: Database, pair: tuple[int, int]) -> None:
+    first = planned(database)
+    assert planned(database).id == first.id
+    with database.begin() as session:
+        session.get_one(ModelVersion, pair[0]).image_count = 12
+    assert planned(database).id != first.id
+
+
+def test_two_runs_of_one_plan_at_once_merge_once(database: Database) -> None:
+    for number in range(1, 7):
+        rich = add_webhook_version(
+            database, key=f"style_{number}", weights_url=f"s3://b/{number}.safetensors"
+        )
+        poor = add_listed_version(
+            database, key=f"style_{number}", weights_url=f"https://b.s3.amazonaws.com/{number}.safetensors"
+        )
+        remove_jobs(database, rich, poor)
+    before = rows(database)
+    plan = planned(database)
+    assert len(plan.groups) == 6
+
+    def run(_: int) -> tuple[int, int, tuple[tuple[str, str], ...]]:
+        mine = Database(database.url.render_as_string(hide_password=False))
+        result = apply_registry_plan(mine, load_plan(mine, plan.id), LATER, "test")
+        mine.close()
+        return result.changed, result.already, result.refused
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(run, range(3)))
+    assert [refused for _, _, refused in results] == [(), (), ()]
+    assert sum(changed for changed, _, _ in results) == 6
+    assert plan_registry(database, RULES, LATER).groups == ()
+    undo_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert rows(database) == before
 
 

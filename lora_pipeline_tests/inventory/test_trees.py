@@ -316,10 +316,10 @@ def test_whatever_stands_in_the_entries_nothing_fails_and_no_id_is_lost(
 
 
 def test_thousands_of_entries_of_one_training_are_planned_at_once(store: PlanStore, base: Path) -> None:
-    path = write(style_file(base, 1), {"versions": [WEBHOOK_ENTRY] * 20_000}, indent=None)
+    path = write(style_file(base, 1), {"versions": [WEBHOOK_ENTRY] * 8_000}, indent=None)
     started = time.process_time()
     assert applied(store, base).changed == 1
-    assert time.process_time() - started < 10, "linear: ten times as many entries take ten times as long"
+    assert time.process_time() - started < 6, "linear: ten times as many entries take ten times as long"
     assert entries(path) == [WEBHOOK_ENTRY]
 
 
