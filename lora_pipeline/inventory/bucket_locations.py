@@ -47,20 +47,26 @@ def mark_locations(
             listed.setdefault(file.key, []).append(file)
     for key, known in locations.items():
         here = listed.get(key, [])
-        current = next((file for file in here if file.is_current), None)
         for location in known:
             same = next((file for file in here if is_same_object(location, file)), None)
             if same is not None:
                 location.last_seen = now
                 location.overwritten_at, location.deleted_at = same.overwritten_at, same.deleted_at
-                continue
-            if last_completed is not None and location.deleted_at is None and location.overwritten_at is None:
-                location.last_seen = max(location.last_seen, last_completed)
-            if location.overwritten_at is None and location.deleted_at is None:
-                if current is not None:
-                    location.overwritten_at = current.modified
-                else:
-                    location.deleted_at = now
+            elif location.overwritten_at is None and location.deleted_at is None:
+                location.last_seen = max(location.last_seen, last_completed or location.last_seen)
+                location.overwritten_at = _overwritten_at(location, here)
+                location.deleted_at = now if location.overwritten_at is None else None
+
+
+def _overwritten_at(location: ArtifactLocation, here: Sequence[ListedFile]) -> datetime | None:
+    """Since when other bytes lie where this did; None where nothing does, or a version was removed by itself."""
+    if _version(location) and any(file.object_version for file in here):
+        return None
+    return next((file.modified for file in here if file.is_current), None)
+
+
+def _version(location: ArtifactLocation) -> str:
+    return "" if location.object_version == NULL_VERSION else location.object_version
 
 
 def is_same_object(location: ArtifactLocation, file: ListedFile) -> bool:
@@ -68,8 +74,7 @@ def is_same_object(location: ArtifactLocation, file: ListedFile) -> bool:
 
     An ETag proves nothing by itself; under one key together with the size it tells a rewritten object.
     """
-    recorded = "" if location.object_version == NULL_VERSION else location.object_version
-    if recorded and file.object_version:
+    if (recorded := _version(location)) and file.object_version:
         return recorded == file.object_version
     return bool(file.etag) and (location.etag, location.size) == (file.etag, file.size)
 

@@ -128,7 +128,7 @@ class Reader:
         return report
 
     def think_over(self, places: Sequence[ObjectPrefix], report: ReadReport) -> None:
-        """Decide again over files that no version knew: the registry may know them since."""
+        """Decide again over files that no version knew: the registry may know them since, or another file told."""
         states = [standing.value for standing in _UNDECIDED]
         version_is_gone = and_(
             InventoryObject.state == Standing.ATTACHED.value, InventoryObject.version_id.is_(None)
@@ -139,9 +139,11 @@ class Reader:
             InventoryObject.artifact_id.is_not(None),
             within(places),
         )
-        began = self.clock()
-        while self.go_on() and (chosen := self._choose(condition, began)):
-            self._settle(chosen, {}, report)
+        attached = -1
+        while attached != report.attached:
+            attached, began = report.attached, self.clock()
+            while self.go_on() and (chosen := self._choose(condition, began)):
+                self._settle(chosen, {}, report)
 
     def _choose(self, condition: ColumnElement[bool], began: datetime) -> _Round:
         """The next round: of what was not looked at since `began`."""

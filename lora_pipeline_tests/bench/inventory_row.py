@@ -67,7 +67,7 @@ class Curve(NamedTuple):
 def run(quick: bool) -> list[BenchRow]:
     """Objects and object versions on SQLite, objects on PostgreSQL."""
     sizes = QUICK_SIZES if quick else SIZES
-    rows = []
+    rows: list[BenchRow] = []
     with TemporaryDirectory(prefix="lora-bench-") as folder:
         for name, opened, versions in (
             ("objects, SQLite", _sqlite, False),
