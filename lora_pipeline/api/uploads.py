@@ -19,7 +19,7 @@ from lora_pipeline.api.problems import Problem
 from lora_pipeline.api.services import Services, Shared
 from lora_pipeline.database.tables import Image
 from lora_pipeline.image_sets.intake import TakenFile, take_in
-from lora_pipeline.image_sets.sources import ImageSource, source_from_bytes
+from lora_pipeline.image_sets.sources import ImageSource, source_from_file
 from lora_pipeline.image_sets.uploads import UploadedFile, is_content_name, keep_uploads
 from lora_pipeline.objects import ObjectNotFound
 
@@ -72,7 +72,8 @@ def upload(
     if not files:
         raise Problem(HTTPStatus.BAD_REQUEST, _NO_FILES)
     with services.uploads.place():
-        sources = [source_from_bytes(str(file.filename), file.file.read()) for file in files]
+        # Read when their turn comes: all of them at once may be as large as the memory.
+        sources = [source_from_file(str(file.filename), file.file) for file in files]
         model_id, user_id = form.get("modelId"), form.get("userId")
         if isinstance(model_id, str) and model_id:
             with services.connections.database.read() as session:

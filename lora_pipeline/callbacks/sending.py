@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,6 +34,9 @@ TOO_OLD = timedelta(days=3)
 KEPT = timedelta(days=30)
 """How long what was taken, or given up, can still be looked at."""
 TIMEOUT_S = 15.0
+BUDGET_S = 20.0
+"""No further callbacks are begun after this, so that a tick ends within its minute however slow the application is:
+what is claimed and not sent would count as an attempt."""
 _CLAIM = timedelta(minutes=2)
 _AT_ONCE = 4
 _GONE = 410
@@ -58,6 +62,15 @@ class CallbackRound:
     failed: tuple[str, ...] = ()
     """Kind, attempt and reason of each that will be tried again."""
     given_up: tuple[str, ...] = ()
+
+    @property
+    def tried(self) -> int:
+        return self.delivered + len(self.failed) + len(self.given_up)
+
+    def __add__(self, more: CallbackRound) -> CallbackRound:
+        return CallbackRound(
+            self.delivered + more.delivered, self.failed + more.failed, self.given_up + more.given_up
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ def after_attempt(attempt: int, now: datetime) -> datetime | None:
     return now + DELAYS[attempt - 1] if attempt <= len(DELAYS) else None
 
 
-def send_callbacks(connections: Connections, limit: int = 100) -> CallbackRound:
+def send_callbacks(connections: Connections, limit: int = 1000) -> CallbackRound:
     """Send what is due. Raises CallbacksFail where everything was tried in vain, so that a tick is seen to fail."""
     receiver = receiver_of(connections.settings)
     if receiver is None:
@@ -98,21 +111,37 @@ def send_callbacks(connections: Connections, limit: int = 100) -> CallbackRound:
 
 
 def send_due(
-    database: Database, receiver: Receiver, clock: Callable[[], datetime], limit: int
+    database: Database,
+    receiver: Receiver,
+    clock: Callable[[], datetime],
+    limit: int,
+    budget: float = BUDGET_S,
 ) -> CallbackRound:
-    """One round: claim, send, write down. A callback in trouble holds up no other."""
-    due = _claim(database, clock(), limit)
-    if not due:
-        return CallbackRound()
+    """Claim, send and write down, a few at a time. A callback in trouble holds up no other."""
+    _tidy(database, clock())
+    until = time.monotonic() + budget
+    done = CallbackRound()
     with (
         httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client,
         ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="callback") as pool,
     ):
-        troubles = list(pool.map(lambda one: _send(client, receiver, one, clock()), due))
+        while done.tried < limit:
+            due = _claim(database, clock(), min(_AT_ONCE, limit - done.tried))
+            if not due:
+                break
+            troubles = list(pool.map(lambda one: _send(client, receiver, one, clock()), due))
+            done += _written(database, due, troubles, clock())
+            if time.monotonic() > until:
+                break
+    return done
+
+
+def _written(
+    database: Database, due: Sequence[_Due], troubles: Sequence[_Trouble | None], now: datetime
+) -> CallbackRound:
     delivered = 0
     failed: list[str] = []
     given_up: list[str] = []
-    now = clock()
     for one, trouble in zip(due, troubles, strict=True):
         again = None if trouble is None or trouble.final else after_attempt(one.attempt, now)
         _write(database, one, trouble, again, now)
@@ -142,19 +171,26 @@ class _Trouble:
     final: bool = False
 
 
-def _claim(database: Database, now: datetime, limit: int) -> list[_Due]:
-    owed = Callback.delivered_at.is_(None), Callback.given_up_at.is_(None)
+_OWED = Callback.delivered_at.is_(None), Callback.given_up_at.is_(None)
+
+
+def _tidy(database: Database, now: datetime) -> None:
+    """Forget what is long over, and give up what nobody waits for any more."""
     with database.begin() as session:
         over = or_(Callback.delivered_at < now - KEPT, Callback.given_up_at < now - KEPT)
         session.execute(delete(Callback).where(over))
         session.execute(
             update(Callback)
-            .where(*owed, Callback.attempts == 0, Callback.created_at < now - TOO_OLD)
+            .where(*_OWED, Callback.attempts == 0, Callback.created_at < now - TOO_OLD)
             .values(given_up_at=now, last_error="it was too old when callbacks could be sent")
         )
+
+
+def _claim(database: Database, now: datetime, limit: int) -> list[_Due]:
+    with database.begin() as session:
         rows = session.scalars(
             select(Callback)
-            .where(*owed, Callback.next_attempt_at <= now)
+            .where(*_OWED, Callback.next_attempt_at <= now)
             .order_by(Callback.next_attempt_at, Callback.id)
             .limit(limit)
             .with_for_update(skip_locked=True)

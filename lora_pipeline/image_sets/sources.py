@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from lora_pipeline.image_sets.names import shown
 from lora_pipeline.objects.store import READ_SIZE, ObjectInfo, ObjectStore
@@ -65,16 +66,18 @@ def source_from_path(path: Path) -> ImageSource:
     )
 
 
-def source_from_bytes(name: str, data: bytes, caption: str | None = None) -> ImageSource:
-    """What somebody sent. The name is shown, never followed."""
-    sha256 = hashlib.sha256(data).hexdigest()
+def source_from_file(name: str, file: BinaryIO) -> ImageSource:
+    """What somebody sent, as an open file that stays open until it was read. The name is shown, never followed."""
+    digest = hashlib.sha256()
+    for piece in _from_the_start(file):
+        digest.update(piece)
+    sha256 = digest.hexdigest()
     return ImageSource(
         name=shown(name),
         address=f"upload:{sha256}/{shown(name)}",
         fingerprint=sha256,
         arrived_at=datetime.now(UTC),
-        open=lambda: [data],
-        read_caption=lambda: caption,
+        open=lambda: _from_the_start(file),
     )
 
 
@@ -104,6 +107,12 @@ def _pieces(path: Path) -> Iterable[bytes]:
     with path.open("rb") as file:
         while piece := file.read(READ_SIZE):
             yield piece
+
+
+def _from_the_start(file: BinaryIO) -> Iterable[bytes]:
+    file.seek(0)
+    while piece := file.read(READ_SIZE):
+        yield piece
 
 
 def _caption(pieces: Iterable[bytes]) -> str | None:

@@ -28,6 +28,7 @@ from lora_pipeline_tests.fixtures.s3 import start_s3_server
 TOKEN = "r8_a_token_that_nobody_may_see"
 CALLBACK = "whsec_" + base64.b64encode(b"a callback secret nobody may see").decode()
 HOOK = "whsec_" + base64.b64encode(b"a webhook secret nobody may see!").decode()
+RUNPOD = "rpa_a_key_that_nobody_may_see"
 IN_AN_ADDRESS = "password-in-the-callback-address"
 SIGNED = re.compile(r"X-Amz-Signature=|X-Amz-Credential=|[?&]signature=[\w-]{20}")
 
@@ -48,6 +49,9 @@ def connections(
             replicate_api_token=SecretStr(TOKEN),
             replicate_base_url=simulator.url,
             replicate_webhook_secret=SecretStr(HOOK),
+            runpod_api_key=SecretStr(RUNPOD),
+            runpod_endpoint="endpoint",
+            runpod_base_url="http://127.0.0.1:1",
             callback_url=f"http://127.0.0.1:1/?token={IN_AN_ADDRESS}",
             callback_secret=SecretStr(CALLBACK),
             image_profile="demo",
@@ -81,6 +85,7 @@ def test_no_secret_and_no_signed_address_is_logged_stored_or_given_to_dagster(
         assert logging.getLogger(chatty).level in (logging.NOTSET, logging.WARNING)
         logging.getLogger(chatty).setLevel(logging.WARNING)
     key = key_for(connections, "42")
+    runpod_hook = str(connections.settings.runpod_webhook_secret)
     shown: list[str] = []
     with serving(connections) as anyone, with_key(anyone, key) as anna:
         model_id = start(anna, uploaded_urls(anna, tmp_path / "photos"))["modelId"]
@@ -90,6 +95,13 @@ def test_no_secret_and_no_signed_address_is_logged_stored_or_given_to_dagster(
         assert httpx.get(resolved["weightsUrl"]).status_code == 200
         link = anna.get(f"/api/models/{model_id}/images").json()["contactSheetUrl"]
         assert anyone.get(link).status_code == 200
+        preview = anna.get(f"/api/models/{model_id}/images").json()["images"][0]["previewUrl"]
+        assert anyone.get(preview).status_code == 200
+        job = {"id": "0b1d1a3e-0000-4000-8000-000000000000-u1", "status": "COMPLETED"}
+        shown += [
+            anyone.post(f"/webhooks/runpod/{secret}", json=body).text
+            for secret, body in ((runpod_hook, job), (runpod_hook, []), (runpod_hook[:-1], job))
+        ]
         shown += [anna.get(path).text for path in (f"/api/models/{model_id}/versions", "/metrics", "/readyz")]
         shown += [
             anyone.get(path, headers={"Authorization": f"Bearer {key}x"}).text
@@ -103,6 +115,8 @@ def test_no_secret_and_no_signed_address_is_logged_stored_or_given_to_dagster(
     dagster = "".join(str(as_dagster_event(event, "http://127.0.0.1:8010")) for event in batch.events)
 
     secret = base64.b64encode(link_signer(connections.database, connections.now())._secret).decode()
+    secrets = [TOKEN, CALLBACK, HOOK, RUNPOD, runpod_hook, key, secret, IN_AN_ADDRESS]
+    secrets += [resolved["weightsUrl"], link, preview]
     written = {
         "log": caplog.text,
         "tables": everything_stored(connections.database),
@@ -112,6 +126,6 @@ def test_no_secret_and_no_signed_address_is_logged_stored_or_given_to_dagster(
     }
     for place, content in written.items():
         assert content, place
-        for one in (TOKEN, CALLBACK, HOOK, key, secret, IN_AN_ADDRESS, resolved["weightsUrl"], link):
+        for one in secrets:
             assert one not in content, place
         assert not SIGNED.search(content), place

@@ -143,8 +143,10 @@ def test_the_front_ends_flow_with_the_daemon_running_leaves_no_secret_behind(tmp
             assert anna.get(f"/api/models/{model_id}/resolve").json()["version"] == "V2"
             synced = anna.post("/api/training/sync-version", json={"modelId": model_id}).json()
             assert synced["updateNeeded"] is False
-            sheet = anna.get(f"/api/models/{model_id}/images").json()["contactSheetUrl"]
-            assert httpx.get(sheet, timeout=60).status_code == 200
+            images = anna.get(f"/api/models/{model_id}/images").json()
+            sheet, preview = images["contactSheetUrl"], images["images"][0]["previewUrl"]
+            for link in (sheet, preview):
+                assert httpx.get(link, timeout=60).status_code == 200
         eventually(lambda: sum(one["type"] == "version.changed" for one in told) == 2, 60)
         assert sum(one["type"] == "training.completed" for one in told) == 2
         # Dagster was told, so that its storage is worth searching.
@@ -157,6 +159,7 @@ def test_the_front_ends_flow_with_the_daemon_running_leaves_no_secret_behind(tmp
         environment["AWS_SECRET_ACCESS_KEY"],
         resolved["weightsUrl"],
         sheet,
+        preview,
     ]
     searched = 0
     for path in [tmp_path / "up.log", *home.rglob("*")]:

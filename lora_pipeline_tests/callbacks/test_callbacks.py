@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Application:
 
     url: str = ""
     status: int = 204
+    delay: float = 0.0
+    """Seconds before it answers."""
     taken: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -67,6 +70,7 @@ def application() -> Iterator[Application]:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             Webhook(SECRET).verify(body, headers)
+            time.sleep(found.delay)
             found.taken.append(json.loads(body))
             found.headers.append(headers)
             self.send_response(found.status)
@@ -245,6 +249,20 @@ def test_two_rounds_at_once_send_nothing_twice(connections: Connections, applica
         )
     assert sum(one.delivered for one in done) == 12
     assert len({headers["webhook-id"] for headers in application.headers}) == 12 == len(application.headers)
+
+
+def test_a_slow_application_holds_no_tick_beyond_its_budget(
+    connections: Connections, application: Application
+) -> None:
+    database = connections.database
+    for number in range(12):
+        serve(database, add_model(database, f"user-{number}"), 100 + number)
+    application.delay = 0.3
+    first = send_due(database, application.receiver, connections.now, 100, budget=0.1)
+    assert first.delivered == 4, "no round is begun after the budget"
+    assert sum(row.attempts for row in rows(database)) == 4, "what is left was not tried"
+    application.delay = 0.0
+    assert send_due(database, application.receiver, connections.now, 100).delivered == 8
 
 
 def test_what_nobody_waited_for_is_not_sent_when_callbacks_are_switched_on(

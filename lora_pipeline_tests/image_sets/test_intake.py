@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -19,7 +20,7 @@ from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.intake import IntakeReport, take_in
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
 from lora_pipeline.image_sets.profiles import PROFILES
-from lora_pipeline.image_sets.sources import source_from_bytes, source_from_path
+from lora_pipeline.image_sets.sources import source_from_file, source_from_path
 from lora_pipeline.objects import ObjectStore, StoreUnavailable
 from lora_pipeline.objects.local import LocalObjectStore
 from lora_pipeline_tests.image_sets.conftest import DEMO, KEY, House, photographs, small
@@ -310,9 +311,9 @@ def test_files_named_by_a_person_and_bytes_that_were_sent_are_taken_in_alike(
         ensure_model(session, KEY, None, house.now)
     sources = [
         source_from_path(tmp_path / "a.jpg"),
-        source_from_bytes("../../etc/passwd.jpg", small(2)),
-        source_from_bytes("image.jpg", small(3)),
-        source_from_bytes("image.jpg", small(4)),
+        source_from_file("../../etc/passwd.jpg", BytesIO(small(2))),
+        source_from_file("image.jpg", BytesIO(small(3))),
+        source_from_file("image.jpg", BytesIO(small(4))),
     ]
     seen: list[str] = []
     report = take_in(
