@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,14 +83,29 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(("what", "least"), [("apply", 40), ("undo", 25)])
 def test_killed_before_each_thing_that_is_done_to_a_file(memory: Path, what: str, least: int) -> None:
+    assert _points("kill_points", what, memory) > least
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("commits", 8), pytest.param("statements", 100, marks=pytest.mark.deep)]
+)
+def test_killed_while_versions_of_the_registry_are_merged(
+    memory: Path, sqlite_template: Path, kind: str, least: int
+) -> None:
+    shutil.copyfile(sqlite_template, memory / "fresh.sqlite3")
+    assert _points("registry_kill_points", kind, memory) >= least
+
+
+def _points(module: str, what: str, folder: Path) -> int:
+    """How many moments to be killed at were tried."""
     ended = subprocess.run(
-        [sys.executable, "-m", "lora_pipeline_tests.inventory.kill_points", what, str(memory)],
+        [sys.executable, "-m", f"lora_pipeline_tests.inventory.{module}", what, str(folder)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) > least, "so many points were tried"
+    return int(ended.stdout)
 
 
 def test_a_killed_run_leaves_each_file_old_or_new_and_the_next_completes(
