@@ -53,7 +53,7 @@ def adopt(
     unnamed, signed = _unnamed(run_id), bool(job.id)
     job = job if signed else replace(job, id=unnamed)
     # Which job left unsigned weights is never learnt: whatever bears the run's token after that is that job.
-    if run.training_id is not None and (run.training_id == unnamed or _same_job(run.training_id, job.id)):
+    if run.training_id is not None and (run.training_id == unnamed or same_job(run.training_id, job.id)):
         return observe_one(session, run, job, now)
     if run.training_id is not None or TrainingState(run.state) not in _ADOPTABLE:
         if signed or run.training_id is None:
@@ -72,7 +72,7 @@ def _unnamed(run_id: int) -> str:
     return f"unnamed-job-of-run-{run_id}"
 
 
-def _same_job(known: str, seen: str) -> bool:
+def same_job(known: str, seen: str) -> bool:
     """Whether two ids are one job's: word for word, or one RunPod UUID under two suffixes."""
     if known == seen:
         return True

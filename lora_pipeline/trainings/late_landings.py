@@ -19,6 +19,7 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, ReviewItem, TrainingRun
 from lora_pipeline.providers.protocol import (
     JobState,
+    LeavesWeightsInBucket,
     NotFound,
     ProviderError,
     ProviderUnavailable,
@@ -26,7 +27,7 @@ from lora_pipeline.providers.protocol import (
     TrainingProvider,
     Unauthenticated,
 )
-from lora_pipeline.trainings.adoption import adopt, marks_of
+from lora_pipeline.trainings.adoption import adopt, marks_of, same_job
 from lora_pipeline.trainings.transitions import Moved
 
 log = logging.getLogger(__name__)
@@ -135,14 +136,12 @@ def cancel_second_trainings(
     One that was cancelled is settled; one that ran to its end was paid for twice and stays for a person.
     """
     asked, ended, errors = 0, list[str](), list[str]()
-    for item_id, job_id in _open_seconds(database, provider.name, clock())[:limit]:
+    for item_id, job_id, token, destination in _open_seconds(database, provider.name, clock())[:limit]:
         if deadline is not None and clock() >= deadline:
             break
         asked += 1
         try:
-            state = provider.cancel_training(job_id).state
-        except NotFound:
-            state = JobState.ABORTED
+            state = _end(provider, job_id, token, destination)
         except ProviderError as error:
             errors.append(f"cancel of second training {job_id}: {error}")
             _note(database, item_id, clock(), trouble=str(error))
@@ -155,8 +154,24 @@ def cancel_second_trainings(
     return SecondTrainings(asked, tuple(ended), tuple(errors))
 
 
-def _open_seconds(database: Database, provider: str, now: datetime) -> list[tuple[int, str]]:
-    """Review items whose second job has not been seen to end, the longest unasked first."""
+def _end(provider: TrainingProvider, job_id: str, token: str, destination: str) -> JobState:
+    """Ask for the end of a second job; its state then.
+
+    One that is forgotten and left its weights in our bucket ran to its end, and was paid for.
+    """
+    try:
+        return provider.cancel_training(job_id).state
+    except NotFound:
+        if not isinstance(provider, LeavesWeightsInBucket):
+            return JobState.ABORTED
+    left = provider.find_training(token, destination)
+    its_own = left is not None and (not left.id or same_job(left.id, job_id))
+    return JobState.SUCCEEDED if its_own else JobState.ABORTED
+
+
+def _open_seconds(database: Database, provider: str, now: datetime) -> list[tuple[int, str, str, str]]:
+    """Review items whose second job has not been seen to end, the longest unasked first: item, job, token and
+    destination."""
     with database.read() as session:
         items = session.scalars(
             select(ReviewItem).where(
@@ -166,16 +181,17 @@ def _open_seconds(database: Database, provider: str, now: datetime) -> list[tupl
             )
         ).all()
         run_ids = {int(item.details["run"]) for item in items}
-        ours = set(
-            session.scalars(
-                select(TrainingRun.id).where(TrainingRun.id.in_(run_ids), TrainingRun.provider == provider)
+        rows = session.execute(
+            select(TrainingRun.id, TrainingRun.token, TrainingRun.destination).where(
+                TrainingRun.id.in_(run_ids), TrainingRun.provider == provider
             )
         )
+        ours = {run_id: (token, destination) for run_id, token, destination in rows}
     waiting = [
         item for item in items if item.details["run"] in ours and not item.details.get("second_job_ended")
     ]
     waiting.sort(key=lambda item: (str(item.details.get("cancel_asked_at", "")), item.id))
-    return [(item.id, str(item.details["second_job"])) for item in waiting]
+    return [(item.id, str(item.details["second_job"]), *ours[int(item.details["run"])]) for item in waiting]
 
 
 def _note(
