@@ -217,7 +217,7 @@ class FakeProvider:
     def start(self, request: TrainingRequest, *, late: bool = False) -> PaidTraining:
         begins = self.clock() + timedelta(seconds=self.conditions.late if late else 0.0)
         training = PaidTraining(
-            id=self._new_id(len(self.account.trainings)),
+            id=self.new_id(len(self.account.trainings)),
             token=request.token,
             reference=str(request.input["input_images"]),
             destination=request.destination,
@@ -229,7 +229,8 @@ class FakeProvider:
         self.account = replace(self.account, trainings=(*self.account.trainings, training))
         return training
 
-    def _new_id(self, number: int) -> str:
+    @staticmethod
+    def new_id(number: int) -> str:
         return f"job{number}"
 
     def get_training(self, job_id: str) -> TrainingJob:

@@ -5,20 +5,31 @@ They are here so that the proofs can be seen to fail: an exploration that does n
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 
 from lora_pipeline.database.tables import ModelVersion, TrainingRun, UserModel
-from lora_pipeline.providers.protocol import ProviderError, TrainingJob, TrainingRequest, UnknownOutcome
+from lora_pipeline.providers.protocol import (
+    NotFound,
+    ProviderError,
+    TrainingJob,
+    TrainingRequest,
+    UnknownOutcome,
+)
+from lora_pipeline.providers.runpod_worker import weights_key
 from lora_pipeline.trainings.adoption import adopt, jobs_by_mark
 from lora_pipeline.trainings.finalisation import finalisable
 from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.outbox import acknowledge, claim
 from lora_pipeline.trainings.reconciliation import ReconcileRules, settle, unknown_submissions
-from lora_pipeline.trainings.transitions import move
+from lora_pipeline.trainings.transitions import move, observe
 from lora_pipeline.versions.activation import activate
+from lora_pipeline_tests.proofs.account import FakeProvider
+from lora_pipeline_tests.proofs.unlisted import BUCKET
 from lora_pipeline_tests.proofs.world import (
     GRACE,
     OURS,
@@ -134,7 +145,7 @@ def _serve_then_verify(world: World) -> None:
                 version = ModelVersion(
                     model_id=model.id,
                     number=1,
-                    provider="replicate",
+                    provider=run.provider,
                     provider_version=run.output_version,
                     weights_url=run.output_artifact_url,
                     trigger_word=run.trigger_word,
@@ -148,6 +159,68 @@ def _serve_then_verify(world: World) -> None:
     finalise(world)
 
 
+class _Listing:
+    """RunPod taken for a provider with a list, which is empty."""
+
+    def __init__(self, provider: FakeProvider) -> None:
+        self._provider = provider
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "find_training":
+            raise AttributeError(name)
+        return getattr(self._provider, name)
+
+
+def _trust_the_empty_list(world: World) -> None:
+    """The list was read to its end: what it does not show is not there."""
+    follow(world, _Listing(world.provider))
+
+
+def _fail_what_is_denied(world: World) -> None:
+    """It answers 404: there is no such training, so it has failed."""
+    for run_id, job_id in _followed(world):
+        try:
+            world.provider.get_training(job_id)
+        except NotFound as error:
+            with world.database.begin() as session:
+                run = session.get_one(TrainingRun, run_id, with_for_update=True)
+                move(session, run, TrainingState.FAILED, world.now(), reason=str(error))
+    follow(world)
+
+
+def _believe_the_status(world: World) -> None:
+    """It says TIMED_OUT, so nothing came of it."""
+    for run_id, job_id in _followed(world):
+        with suppress(ProviderError):
+            job = world.provider.get_training(job_id)
+            with world.database.begin() as session:
+                observe(session, {run_id: job}, world.now())
+    follow(world)
+
+
+def _followed(world: World) -> list[tuple[int, str]]:
+    with world.database.read() as session:
+        runs = runs_in(world, TrainingState.SUBMITTED, TrainingState.RUNNING)
+        return [(run_id, str(session.get_one(TrainingRun, run_id).training_id)) for run_id in runs]
+
+
+def _register_what_is_completed(world: World) -> None:
+    """It says COMPLETED, so the weights are where they were to be left."""
+    for run_id in runs_in(world, TrainingState.SUCCEEDED):
+        with world.database.begin() as session:
+            run = session.get_one(TrainingRun, run_id)
+            run.output_artifact_url = f"{BUCKET}/{weights_key(run.token, run.destination)}"
+    _serve_then_verify(world)
+
+
+def _note_the_look_first(world: World) -> None:
+    """It is being looked for, so it has been looked for."""
+    for run_id in runs_in(world, TrainingState.HELD):
+        with world.database.begin() as session:
+            session.get_one(TrainingRun, run_id).last_polled_at = world.now()
+    follow(world)
+
+
 BLIND_RETRY: Operations = replace(OURS, submit=_blind_retry)
 RESUBMIT_WITHOUT_LOOKING: Operations = replace(OURS, submit=_resubmit_without_looking)
 NO_LEASE: Operations = replace(OURS, submit=_submit_without_lease)
@@ -155,3 +228,9 @@ HOLD_AFTER_ANY_WALK: Operations = replace(OURS, follow=_hold_after_any_walk)
 FIXED_CADENCE: Operations = replace(OURS, follow=_count_looks)
 ACKNOWLEDGE_WHAT_IS_EMITTED: Operations = replace(OURS, emit=_acknowledge_what_is_emitted)
 SERVE_THEN_VERIFY: Operations = replace(OURS, finalise=_serve_then_verify)
+
+TRUST_THE_EMPTY_LIST: Operations = replace(OURS, follow=_trust_the_empty_list)
+FAIL_WHAT_IS_DENIED: Operations = replace(OURS, follow=_fail_what_is_denied)
+BELIEVE_THE_STATUS: Operations = replace(OURS, follow=_believe_the_status)
+REGISTER_WHAT_IS_COMPLETED: Operations = replace(OURS, finalise=_register_what_is_completed)
+NOTE_THE_LOOK_FIRST: Operations = replace(OURS, follow=_note_the_look_first)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from lora_pipeline.providers.protocol import JobState
 from lora_pipeline_tests.proofs import mutants
-from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
+from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery, Leaves
 from lora_pipeline_tests.proofs.exploration import Explorer
 from lora_pipeline_tests.proofs.schedules import Setting
+from lora_pipeline_tests.proofs.unlisted import UnlistedProvider
 from lora_pipeline_tests.proofs.world import OURS, Operations, World
 
+RUNPOD = Conditions("runpod")
+JOB = UnlistedProvider.new_id(0)
 LATE = Conditions(answers=(Answer.LATE,), late=60, lag=30)
 
 
@@ -81,6 +86,54 @@ def problems(
             "user-0 serves V1, whose weights are unverified",
             id="activate before verification",
         ),
+        pytest.param(
+            mutants.TRUST_THE_EMPTY_LIST,
+            Setting(replace(RUNPOD, answers=(Answer.LOST,)), resubmit_after=600),
+            0,
+            (),
+            "run 1 was paid 2 times",
+            id="resubmit because the list is empty",
+        ),
+        pytest.param(
+            mutants.TRUST_THE_EMPTY_LIST,
+            Setting(replace(RUNPOD, answers=(Answer.LOST,))),
+            0,
+            (),
+            f"run 1 is held, and {JOB} is forgotten",
+            id="ignore the object of an unknown submission",
+        ),
+        pytest.param(
+            mutants.FAIL_WHAT_IS_DENIED,
+            Setting(RUNPOD, "asleep"),
+            0,
+            (),
+            f"run 1 is failed, and the weights of {JOB} are forgotten",
+            id="404 means failed",
+        ),
+        pytest.param(
+            mutants.BELIEVE_THE_STATUS,
+            Setting(replace(RUNPOD, outcome=JobState.FAILED)),
+            0,
+            (),
+            f"run 1 is failed, and the weights of {JOB} are forgotten",
+            id="timed out means failed",
+        ),
+        pytest.param(
+            mutants.REGISTER_WHAT_IS_COMPLETED,
+            Setting(replace(RUNPOD, leaves=Leaves.NOTHING)),
+            0,
+            (),
+            "user-0 serves V1, whose weights are unverified",
+            id="completed means that the object is there",
+        ),
+        pytest.param(
+            mutants.NOTE_THE_LOOK_FIRST,
+            Setting(replace(RUNPOD, answers=(Answer.LOST,), length=2_400), "away"),
+            1,
+            (),
+            f"run 1 is held, and {JOB} is forgotten",
+            id="a look is noted before its find is adopted",
+        ),
     ],
 )
 def test_a_wrong_algorithm_is_caught(
@@ -95,7 +148,13 @@ def test_a_wrong_algorithm_is_caught(
 
 
 @pytest.mark.parametrize(
-    "conditions", [LATE, Conditions(answers=(Answer.LOST,), busy=3, pages_fail=20)], ids=["late", "cut list"]
+    "conditions",
+    [
+        LATE,
+        Conditions(answers=(Answer.LOST,), busy=3, pages_fail=20),
+        replace(RUNPOD, answers=(Answer.LOST,)),
+    ],
+    ids=["late", "cut list", "no list"],
 )
 def test_the_right_algorithm_is_not(conditions: Conditions, new_world: Callable[..., World]) -> None:
     assert not problems(new_world, Setting(conditions, "hasty"), OURS)

@@ -50,6 +50,8 @@ class UnlistedProvider(FakeProvider):
     """See the module. Creation answers with an id that everything else spells with a suffix, as RunPod's do."""
 
     name = "runpod"
+    denied: frozenset[str] = frozenset()
+    """Tokens under which nobody may look into the bucket."""
 
     def owner(self) -> str:
         return "ep1abcdefg"
@@ -87,7 +89,8 @@ class UnlistedProvider(FakeProvider):
         self.steps.reach("before a look into the bucket")
         number = self.account.looks
         self.account = replace(self.account, looks=number + 1)
-        if number < len(self.conditions.looks) and not self.conditions.looks[number]:
+        looks = self.conditions.looks
+        if token in self.denied or (number < len(looks) and not looks[number]):
             raise ProviderUnavailable("the weights cannot be looked for")
         left = self._left_under(weights_key(token, destination))
         self.steps.reach("after a look into the bucket")
@@ -108,7 +111,8 @@ class UnlistedProvider(FakeProvider):
     def was_worth_it(self, training: PaidTraining) -> bool:
         return training.leaves is not Leaves.NOTHING
 
-    def _new_id(self, number: int) -> str:
+    @staticmethod
+    def new_id(number: int) -> str:
         return str(uuid.UUID(int=number + 1))
 
     def _next_read(self) -> Answer:

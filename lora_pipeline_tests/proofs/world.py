@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import ImageSet, TrainingRun, User, UserModel, WebhookDelivery
 from lora_pipeline.objects import ObjectStoreError
-from lora_pipeline.providers.protocol import ProviderError
+from lora_pipeline.providers.protocol import ProviderError, TrainingProvider
 from lora_pipeline.settings import FLUX_TRAINER
 from lora_pipeline.trainings.controls import resume_submissions, submission_switch
 from lora_pipeline.trainings.costs import DailyCaps
@@ -238,11 +238,11 @@ def submit(world: World) -> None:
             submit_training(world.database, world.store, world.provider, run_id, rules, clock=world.now)
 
 
-def follow(world: World) -> None:
+def follow(world: World, provider: TrainingProvider | None = None) -> None:
     """One tick of the monitor."""
     rules = FollowRules(timedelta(seconds=40), ReconcileRules(GRACE, world.resubmit_after))
     with suppress(ProviderError):
-        follow_trainings(world.database, world.provider, rules, clock=world.now)
+        follow_trainings(world.database, provider or world.provider, rules, clock=world.now)
 
 
 def hear(world: World) -> None:
