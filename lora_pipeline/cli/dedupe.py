@@ -227,7 +227,8 @@ def _store() -> PlanStore:
     from lora_pipeline.inventory.plan_store import PlanStore
     from lora_pipeline.settings import Settings
 
-    return PlanStore(Settings().home)
+    settings = Settings()
+    return PlanStore(settings.home, observing=settings.observe)
 
 
 def _now() -> Any:

@@ -6,7 +6,10 @@ it acts, whichever face asked.
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 _MARK = "observing"
 

@@ -52,10 +52,11 @@ class Change:
 
 
 class PlanStore:
-    """The plans in one home."""
+    """The plans in one home. One that only observes keeps plans and carries none out."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, observing: bool = False) -> None:
         self.folder = home / FOLDER
+        self.observing = observing
 
     def save(self, plan: TreePlan, now: datetime) -> TreePlan:
         """Keep a plan under a new id; the plan with it."""

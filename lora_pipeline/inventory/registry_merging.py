@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.observing import Observing, observing_says
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import (
     Activation,
@@ -50,6 +51,8 @@ class _Refused(Exception):
 
 def apply_registry_plan(database: Database, plan: RegistryPlan, now: datetime, actor: str) -> RegistryResult:
     """Merge the groups of a stored plan; those whose versions changed since are refused. Safe to repeat and to kill."""
+    if database.observing:
+        raise Observing(observing_says(f"plan {plan.id} was not carried out"))
     if plan.state in ("undoing", "undone"):
         raise PlanRefused(f"plan {plan.id} is {plan.state}. Make a new one: lora-pipeline dedupe")
     _set_state(database, plan.id, "applying", now)

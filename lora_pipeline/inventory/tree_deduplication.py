@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from lora_pipeline.database.observing import Observing, observing_says
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.entries import Addresses
 from lora_pipeline.inventory.legacy_file import TOO_DEEP, obstacles, parse_file
@@ -126,8 +127,10 @@ def _plan(
 def apply_plan(store: PlanStore, plan: TreePlan, now: Callable[[], datetime]) -> TreeResult:
     """Carry out a stored plan. Files that changed since are refused, the others go on.
 
-    Safe to repeat, to kill and to run twice at once. PlanRefused for a plan that was undone.
+    Safe to repeat, to kill and to run twice at once. PlanRefused for a plan that was undone, and Observing.
     """
+    if store.observing:
+        raise Observing(observing_says(f"plan {plan.id} was not carried out"))
     with store.locked(plan.id):
         state = store.state(plan.id)
         if state in ("undoing", "undone"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_pipeline.cli.main import main
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.observing import Observing
 from lora_pipeline.database.tables import Activation, ModelVersion, TrainingRun
@@ -160,3 +162,34 @@ def test_what_a_person_asks_for_is_refused_with_the_reason(
         wanted(observing)
     assert simulator.paid()["count"] == paid
     assert simulator.requests().get("trainings.cancel", 0) == 0
+
+
+def test_no_plan_is_carried_out_over_the_other_systems_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "actor_maker" / "resources" / "style_images" / "1_ink"
+    folder.mkdir(parents=True)
+    entry: dict[str, object] = {
+        "name": "V7",
+        "timestamp": "2025-10-12T08:14:00.884Z",
+        "parameters": {},
+        "status": "completed",
+    }
+    entry |= {"imageCount": 1, "loraUrl": "s3://bucket/style_1_vV7.safetensors"}
+    ids = ("3e248bb6-012c-4384-ae6c-4b19c126d093-e1", "style_1_vV7")
+    text = json.dumps({"versions": [{"id": name, **entry} for name in ids]})
+    file = folder / "training_versions.json"
+    file.write_text(text)
+    monkeypatch.setenv("LORA_HOME", str(tmp_path / "home"))
+
+    def dedupe(observe: str) -> int:
+        monkeypatch.setenv("LORA_OBSERVE", observe)
+        with pytest.raises(SystemExit) as ended:
+            main(["dedupe", "--base-dir", str(tmp_path / "actor_maker"), "--apply"])
+        return int(ended.value.code or 0)
+
+    assert dedupe("1") == 5
+    assert "LORA_OBSERVE is on" in capsys.readouterr().err
+    assert file.read_text() == text
+    assert dedupe("0") == 0
+    assert file.read_text() != text
