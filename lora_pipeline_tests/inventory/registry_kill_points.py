@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,19 @@ from lora_pipeline_tests.inventory.test_registry_duplicates import (
     add_webhook_version,
     planned,
     remove_jobs,
-    rows,
 )
 
 LORAS = 2
+_TABLES = (
+    "model_versions",
+    "version_aliases",
+    "version_redirects",
+    "activations",
+    "user_models",
+    "users",
+    "inventory_objects",
+    "lora_weights",
+)
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -102,21 +113,25 @@ def main(kind: str, folder: Path) -> int:
 
 
 def facts(path: Path, act: Callable[[Database], None] | None = None) -> Rows:
-    """Every row, after `act`; the database is at rest then."""
-    database = opened(path)
+    """Every row that merging is about, after `act`; the database is at rest then."""
     if act is not None:
+        database = opened(path)
         act(database)
-    if act is not None and act.__name__ == "merge":
-        assert plan_registry(database, RULES, LATER).groups == ()
-    found = rows(database)
-    with database.engine.connect() as connection:
-        connection.exec_driver_sql("COMMIT")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.exec_driver_sql("BEGIN")
-    database.close()
-    for leftover in ("-wal", "-shm"):
-        path.with_name(path.name + leftover).unlink(missing_ok=True)
+        if act.__name__ == "merge":
+            assert plan_registry(database, RULES, LATER).groups == ()
+        database.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        found = {table: _rows(connection, table) for table in _TABLES}
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return found
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
+    return [
+        {name: row[name] for name in row.keys() if name != "updated_at"}  # noqa: SIM118 - a Row iterates over values
+        for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1")
+    ]
 
 
 if __name__ == "__main__":
