@@ -1,11 +1,13 @@
 """Duplicates in Dagster: the report and its check, the job that applies by id, the schedule that only plans."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 import pytest
 from sqlalchemy import text
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import MergePlan
+from lora_pipeline.database.tables import MergePlan, VersionRedirect
 from lora_pipeline.definitions import build_defs
 from lora_pipeline.defs.inventory import duplicate_report
 from lora_pipeline.defs.resources import Pipeline
@@ -43,13 +45,43 @@ def test_the_report_plans_and_its_check_fails_until_the_plan_is_applied(
     assert check.passed
 
 
-def test_the_job_without_a_plan_and_the_schedule_merge_nothing(
+def test_the_schedules_run_reports_plans_and_merges_nothing(
     pipeline: Pipeline, sqlite_database: Database
 ) -> None:
     defs = build_defs(resources={"pipeline": pipeline})
-    assert defs.resolve_job_def("deduplicate").execute_in_process().success
     schedule = defs.resolve_schedule_def("weekly_deduplication_plan")
-    assert schedule.job_name == "report_duplicates"
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 3, 2, 4, tzinfo=UTC))
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    job = defs.resolve_job_def(request.job_name or schedule.job_name)
+    for _ in ("this week", "the next"):
+        result = job.execute_in_process(run_config=request.run_config, tags=request.tags)
+        (report,) = result.asset_materializations_for_node("duplicate_report")
+        assert report.metadata["duplicates"].value == 1
+        (check,) = result.get_asset_check_evaluations()
+        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    with sqlite_database.read() as session:
+        plan = session.query(MergePlan).one()
+        assert plan.state == "planned", "one plan however often it is made, and not applied"
+        assert session.query(VersionRedirect).count() == 0
+    assert f"dedupe --apply --plan {plan.id}" in str(check.metadata["apply with"].value)
+
+
+def test_the_job_without_a_plan_merges_nothing(pipeline: Pipeline, sqlite_database: Database) -> None:
+    job = build_defs(resources={"pipeline": pipeline}).resolve_job_def("deduplicate")
+    assert job.execute_in_process().success
     with sqlite_database.read() as session:
         assert [plan.state for plan in session.query(MergePlan)] == ["planned"]
+
+
+def test_the_job_fails_where_nothing_could_be_merged(pipeline: Pipeline, sqlite_database: Database) -> None:
+    _materialise(pipeline)
+    with sqlite_database.begin() as session:
+        plan = session.query(MergePlan).one().id
+        session.execute(text("UPDATE model_versions SET image_count = 7"))
+    job = build_defs(resources={"pipeline": pipeline}).resolve_job_def("deduplicate")
+    config = {"ops": {"deduplicate_registry": {"config": {"plan": plan}}}}
+    result = job.execute_in_process(run_config=config, raise_on_error=False)
+    assert not result.success
+    with sqlite_database.read() as session:
+        assert session.query(VersionRedirect).count() == 0
