@@ -14,8 +14,7 @@ from lora_pipeline.api.authentication import KnownCaller, Viewer
 from lora_pipeline.api.services import Services, Shared
 from lora_pipeline.lineage.graph import Kind, Relation
 from lora_pipeline.lineage.picture import lineage_svg
-from lora_pipeline.lineage.rows import Scope
-from lora_pipeline.lineage.tracing import Trace, trace
+from lora_pipeline.lineage.tracing import Trace, scope_of, trace
 
 router = APIRouter(prefix="/api/lineage", tags=["lineage"])
 
@@ -119,19 +118,9 @@ def lineage(
 def _trace(services: Services, who: Caller | None, text: str, direction: str) -> Trace:
     """Without a caller the machine is the viewer's own: these pictures are never linked with a signature."""
     connections = services.connections
-    scope = Scope()
+    user_id = None
     if who is not None and not who.is_admin:
         assert who.user_id is not None
-        scope = Scope(who.user_id)
-
-    def key_of(address: str) -> str | None:
-        return connections.store.key_of(address)
-
-    return trace(
-        connections.database,
-        text,
-        scope=scope,
-        up=direction != "down",
-        down=direction != "up",
-        key_of=key_of,
-    )
+        user_id = who.user_id
+    up, down = direction != "down", direction != "up"
+    return trace(connections.database, text, scope=scope_of(connections, user_id), up=up, down=down)

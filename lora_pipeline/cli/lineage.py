@@ -52,18 +52,13 @@ def lineage(text: str, only_up: bool, only_down: bool, picture: Path | None, as_
     """
     from lora_pipeline.cli.environment import connect
     from lora_pipeline.cli.output import show_json
-    from lora_pipeline.lineage.tracing import trace
+    from lora_pipeline.lineage.tracing import scope_of, trace
 
     if picture is not None and picture.suffix.lower() not in (".svg", ".png"):
         raise click.UsageError(f"got {picture.name}; expected a file that ends in .svg or .png")
     connections = connect()
     up, down = only_up or not only_down, only_down or not only_up
-
-    def key_of(address: str) -> str | None:
-        # Opened only for an address: everything else is answered without a store.
-        return connections.store.key_of(address)
-
-    found = trace(connections.database, text, up=up, down=down, key_of=key_of)
+    found = trace(connections.database, text, scope=scope_of(connections), up=up, down=down)
     if picture is not None:
         _draw(found, picture)
     if as_json:

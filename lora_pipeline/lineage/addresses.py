@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import (
@@ -17,14 +17,11 @@ from lora_pipeline.database.tables import (
     TrainingRun,
     VersionAlias,
 )
-from lora_pipeline.identity import ObjectRef
+from lora_pipeline.identity import ObjectRef, ObjectUrlRules
 from lora_pipeline.lineage.graph import Kind
 from lora_pipeline.lineage.meanings import Meaning
 from lora_pipeline.lineage.node_ids import Place, address_of, node_id, object_id, place_of, zip_id
-from lora_pipeline.lineage.rows import OBJECT, at_place
-
-KeyOf = Callable[[str], str | None]
-"""The key that an address has in our own store, or None."""
+from lora_pipeline.lineage.rows import OBJECT, Scope, at_place
 
 _SUBMISSION = re.compile(r"submissions/([0-9a-f]{32})/[0-9a-f]{64}\.zip")
 _ORIGINAL = re.compile(r"users/[^/]+/originals/([0-9a-f]{64})")
@@ -35,10 +32,10 @@ _PLAIN_END = re.compile(r"[A-Za-z0-9._-]+$")
 _MOST = 1_000
 
 
-def of_address(session: Session, text: str, key_of: KeyOf | None) -> Iterator[Meaning]:
-    """The object at this address, by its identity."""
-    place = place_of(text)
-    if place is None:
+def of_address(session: Session, text: str, scope: Scope) -> Iterator[Meaning]:
+    """The object at this address, by its identity; also where its folder was renamed since."""
+    place, written = place_of(text, scope.rules), place_of(text)
+    if place is None or written is None:
         return
     address = address_of(place)
     seen = session.execute(
@@ -47,17 +44,17 @@ def of_address(session: Session, text: str, key_of: KeyOf | None) -> Iterator[Me
             ArtifactLocation.bucket,
             ArtifactLocation.key,
             ArtifactLocation.object_version,
-        ).where(at_place(place))
-    )
-    said = select(VersionAlias.id).where(
-        VersionAlias.kind == OBJECT, VersionAlias.alias == address_of(Place(place.ref))
+        ).where(or_(at_place(place), at_place(written)))
     )
     nodes = [object_id(Place(ObjectRef(*row[:3]), row.object_version)) for row in seen]
-    if not nodes and session.scalars(said.limit(1)).first() is not None:
-        nodes = [object_id(Place(place.ref))]
+    said = select(VersionAlias.version_id).where(
+        VersionAlias.kind == OBJECT,
+        VersionAlias.alias.in_({address_of(Place(one.ref)) for one in (place, written)}),
+    )
+    nodes += [node_id(Kind.VERSION, version) for version in session.scalars(said)] if not nodes else []
     if nodes:
         yield Meaning("the address of stored weights", tuple(dict.fromkeys(nodes)), address)
-    key = key_of(address) if key_of is not None else None
+    key = scope.key_of(address)
     if key is not None:
         yield from _of_our_key(session, key)
 
@@ -89,14 +86,14 @@ def _photographs(session: Session, question: Select[str], key: str) -> Iterator[
         yield Meaning("the address of a photograph", nodes, key)
 
 
-def of_unlisted_address(session: Session, text: str) -> Iterator[Meaning]:
+def of_unlisted_address(session: Session, text: str, rules: ObjectUrlRules) -> Iterator[Meaning]:
     """Versions and trainings that hold this address as somebody wrote it. Reads whole tables."""
     if "://" not in text:
         return
     run = session.scalars(select(TrainingRun.id).where(TrainingRun.output_artifact_url == text)).first()
     if run is not None:
         yield Meaning("where the provider delivered the weights", (node_id(Kind.RUN, run),), text)
-    place = place_of(text)
+    place = place_of(text, rules)
     end = _PLAIN_END.search(urlsplit(text).path if place is None else place.ref.key)
     if end is None:
         return
@@ -113,5 +110,5 @@ def of_unlisted_address(session: Session, text: str) -> Iterator[Meaning]:
         ),
     ]
     for version_id, address in holding:
-        if address == text or (place is not None and place_of(address) == place):
+        if address == text or (place is not None and place_of(address, rules) == place):
             yield Meaning("the address of a version's weights", (node_id(Kind.VERSION, version_id),), text)

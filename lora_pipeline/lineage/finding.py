@@ -28,7 +28,7 @@ from lora_pipeline.identity import (
     parse_model,
     parse_version,
 )
-from lora_pipeline.lineage.addresses import KeyOf, of_address, of_unlisted_address
+from lora_pipeline.lineage.addresses import of_address, of_unlisted_address
 from lora_pipeline.lineage.graph import Kind
 from lora_pipeline.lineage.hashes import of_hash
 from lora_pipeline.lineage.meanings import Meaning, not_found, only_meaning
@@ -56,8 +56,8 @@ _WORDS = {
 }
 
 
-def find(session: Session, text: str, scope: Scope, key_of: KeyOf | None = None) -> Meaning:
-    """The one thing that `text` means. `key_of` says which key an address has in our own store.
+def find(session: Session, text: str, scope: Scope) -> Meaning:
+    """The one thing that `text` means.
 
     Raises LineageNotFound and AmbiguousId. What lies outside the scope is not found, in the same words.
     """
@@ -65,7 +65,7 @@ def find(session: Session, text: str, scope: Scope, key_of: KeyOf | None = None)
     node = read_node_id(wanted)
     if node is not None:
         return Meaning(f"the id of {_WORDS[node[0]]}", (wanted,), wanted)
-    for readings in (_by_index(session, wanted, scope, key_of), _by_reading_all(session, wanted)):
+    for readings in (_by_index(session, wanted, scope), _by_reading_all(session, wanted, scope)):
         meanings = [meaning for one in readings if (meaning := _in_scope(session, one, scope)) is not None]
         meaning = only_meaning(wanted, meanings)
         if meaning is not None:
@@ -82,9 +82,9 @@ def _in_scope(session: Session, meaning: Meaning, scope: Scope) -> Meaning | Non
     return Meaning(meaning.words, nodes, meaning.identity) if nodes else None
 
 
-def _by_index(session: Session, wanted: str, scope: Scope, key_of: KeyOf | None) -> Iterator[Meaning]:
+def _by_index(session: Session, wanted: str, scope: Scope) -> Iterator[Meaning]:
     yield from of_hash(session, wanted, scope)
-    yield from of_address(session, wanted.removeprefix(_OBJECT), key_of)
+    yield from of_address(session, wanted.removeprefix(_OBJECT), scope)
     yield from _of_number(session, wanted)
     yield from _of_job(session, wanted)
     yield from _of_token(session, wanted)
@@ -95,9 +95,9 @@ def _by_index(session: Session, wanted: str, scope: Scope, key_of: KeyOf | None)
     yield from _of_models(session, wanted)
 
 
-def _by_reading_all(session: Session, wanted: str) -> Iterator[Meaning]:
+def _by_reading_all(session: Session, wanted: str, scope: Scope) -> Iterator[Meaning]:
     yield from _of_version_hash(session, wanted)
-    yield from of_unlisted_address(session, wanted)
+    yield from of_unlisted_address(session, wanted, scope.rules)
     if wanted:
         runs = select(TrainingRun.id).where(TrainingRun.provider_file_id == wanted)
         for run in session.scalars(runs):

@@ -83,7 +83,8 @@ def _seeds(reader: Reader, starts: Iterable[str]) -> _Seeds:
         seeds.versions = reader.versions(reader.among(ModelVersion.id, _numbers(keys[Kind.VERSION])))
     if keys[Kind.ARTIFACT]:
         seeds.artifacts = reader.artifacts(reader.among(Artifact.content_key, keys[Kind.ARTIFACT]))
-    places = [place for key in keys[Kind.OBJECT] if (place := place_of(key)) is not None]
+    read = {place_of(key, rules) for key in keys[Kind.OBJECT] for rules in (reader.scope.rules, None)}
+    places = [place for place in read if place is not None]
     if places:
         found = reader.locations(or_(*(at_place(place) for place in places)))
         held = {reader.rows.locations[one].artifact_id for one in found}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from lora_pipeline.database.tables import (
     VersionAlias,
     VersionRedirect,
 )
-from lora_pipeline.identity import ObjectRef
+from lora_pipeline.identity import ObjectRef, ObjectUrlRules
 from lora_pipeline.lineage.node_ids import Place
 
 _Question = Select[*tuple[Any, ...]]
@@ -41,9 +41,13 @@ _FOUND = aliased(ModelVersion)
 
 @dataclass(frozen=True)
 class Scope:
-    """Whose things may be seen: one user's, or (None) everybody's."""
+    """What may be seen, and how this installation reads addresses."""
 
     user_id: str | None = None
+    """One user's things, or (None) everybody's."""
+    rules: ObjectUrlRules = field(default_factory=ObjectUrlRules)
+    key_of: Callable[[str], str | None] = lambda _: None
+    """The key that an address has in our own store, or None."""
 
 
 @dataclass

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.identity.errors import without_secrets
-from lora_pipeline.lineage.addresses import KeyOf
+from lora_pipeline.inventory.renames import configured_rules
 from lora_pipeline.lineage.finding import find
 from lora_pipeline.lineage.graph import Edge, Kind, Lineage, Node, Relation
 from lora_pipeline.lineage.meanings import not_found
@@ -83,6 +84,16 @@ class Trace:
         }
 
 
+def scope_of(connections: Connections, user_id: str | None = None) -> Scope:
+    """What this user (None: anybody) may see of this installation. Raises IdentityError where its settings make no sense."""
+
+    def key_of(address: str) -> str | None:
+        # The store is opened for an address only: everything else is answered without it.
+        return connections.store.key_of(address)
+
+    return Scope(user_id, configured_rules(connections.settings), key_of)
+
+
 def trace(
     database: Database,
     text: str,
@@ -90,15 +101,14 @@ def trace(
     scope: Scope | None = None,
     up: bool = True,
     down: bool = True,
-    key_of: KeyOf | None = None,
 ) -> Trace:
     """The lineage of whatever `text` means: upwards, downwards, or both.
 
-    `key_of` says which key an address has in our own store. Raises LineageNotFound and AmbiguousId.
+    Raises LineageNotFound and AmbiguousId.
     """
     scope = scope or Scope()
     with database.read() as session:
-        meaning = find(session, text, scope, key_of)
+        meaning = find(session, text, scope)
         lineage = read_lineage(session, meaning.nodes, scope, up=up, down=down)
     starts = tuple(dict.fromkeys(lineage.survivor(node) for node in meaning.nodes if node in lineage.nodes))
     if not starts:

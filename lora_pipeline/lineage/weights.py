@@ -50,7 +50,7 @@ def places_of(rows: Rows, scope: Scope) -> WeightsPlaces:
     of_version: dict[int, list[Place]] = {}
     elsewhere: dict[int, str] = {}
     for version_id, texts in addresses.items():
-        read = {text: place_of(text) for text in texts}
+        read = {text: place_of(text, scope.rules) for text in texts}
         named = [place for place in read.values() if place is not None and _may_be_shown(place, scope)]
         of_version[version_id] = list(dict.fromkeys(named))
         hosts = [_host(text) for text, place in read.items() if place is None]

@@ -18,7 +18,7 @@ from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import Image, TrainingRun
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.legacy_import import import_tree
-from lora_pipeline.lineage.tracing import Trace, trace
+from lora_pipeline.lineage.tracing import Trace, scope_of, trace
 from lora_pipeline.settings import Settings
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.finishing import finalise_succeeded, follow_and_find_work
@@ -52,8 +52,7 @@ class Story:
     """One that is too small."""
 
     def trace(self, text: str, **options: Any) -> Trace:
-        store = self.connections.store
-        return trace(self.connections.database, text, key_of=store.key_of, **options)
+        return trace(self.connections.database, text, scope=scope_of(self.connections), **options)
 
     def versions(self, text: str, **options: Any) -> list[str]:
         """The versions in the answer, by model and number."""

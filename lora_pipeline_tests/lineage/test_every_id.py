@@ -146,6 +146,12 @@ def test_imported_entries_lead_to_the_one_version_that_they_are(story: Story) ->
     assert story.versions(f"sync-{job.upper()[:36]}") == [STYLES]
     with pytest.raises(LineageNotFound):
         story.trace(addresses[0].replace("style_1", "style_2"))
+    before = addresses[0].replace("/actor_maker_user/", "/styles_maker_user/")
+    with pytest.raises(LineageNotFound):
+        story.trace(before)
+    story.connections.settings.prefix_renames = "storyboard-user-files/styles_maker_user=actor_maker_user"
+    assert story.versions(before) == story.versions(addresses[0]) == [STYLES]
+    story.connections.settings.prefix_renames = ""
     failed = story.trace(FAILED_JOB)
     assert failed.lineage.versions == []
     assert [node.facts["state"] for node in failed.lineage.of_kind(Kind.RUN)] == ["failed"]
