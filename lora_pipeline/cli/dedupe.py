@@ -204,9 +204,9 @@ def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | 
     already = (
         f", {result.already} {'was' if result.already == 1 else 'were'} already" if result.already else ""
     )
-    removed = f": {too_many_words(plan.groups, counted(plan.removed, 'entry', 'entries'))}" if plan else ""
+    done = "" if plan is None or result.refused else f": {_merged_words(plan)}"
     click.echo(
-        f"{counted(result.changed, 'file')} {word}{already}; plan {result.plan_id} is {result.state}{removed}"
+        f"{counted(result.changed, 'file')} {word}{already}; plan {result.plan_id} is {result.state}{done}"
     )
     if result.refused:
         rows = [{"file": item.path, "reason": item.reason} for item in result.refused]
@@ -215,6 +215,14 @@ def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | 
         _show_notes(plan)
     if result.state == "applied":
         click.echo(f"Undo: lora-pipeline dedupe undo {result.plan_id}")
+
+
+def _merged_words(plan: TreePlan) -> str:
+    from lora_pipeline.cli.output import counted
+
+    if not plan.groups:
+        return "there were no duplicates"
+    return f"{counted(plan.removed, 'entry', 'entries')} merged into {counted(plan.groups, 'LoRA')}"
 
 
 def _plain(value: Any) -> Any:
