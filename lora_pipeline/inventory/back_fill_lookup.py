@@ -28,7 +28,7 @@ from lora_pipeline.identity import (
     parse_object_url,
 )
 from lora_pipeline.inventory.back_fill import FoundLora, KnownLora, KnownRun
-from lora_pipeline.inventory.registry_versions import KnownVersion, read_versions
+from lora_pipeline.inventory.registry_versions import KnownVersion, read_these_versions
 from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
 
 # What RunPod puts behind a job's id; either side may have lost it, and each is asked for by its whole name.
@@ -197,15 +197,10 @@ def _read(session: Session, ids: set[int], rules: ObjectUrlRules) -> dict[int, K
         redirects = select(VersionRedirect.old_version_id, VersionRedirect.version_id)
         rows = session.execute(redirects.where(VersionRedirect.old_version_id.in_(some)))
         places.update((old, new) for old, new in rows)
-    wanted = set(places.values())
-    models: set[int] = set()
-    for some in _chunks(sorted(wanted)):
-        models |= set(session.scalars(select(ModelVersion.model_id).where(ModelVersion.id.in_(some))))
     versions: dict[int, KnownLora] = {}
-    for some in _chunks(sorted(models)):
-        for version in read_versions(session, some, rules):
-            if version.id in wanted:
-                versions[version.id] = _known_lora(version)
+    for some in _chunks(sorted(set(places.values()))):
+        for version in read_these_versions(session, some, rules):
+            versions[version.id] = _known_lora(version)
     return {old: versions[new] for old, new in places.items() if new in versions}
 
 

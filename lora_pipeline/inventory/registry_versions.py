@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import Artifact, ModelVersion, UserModel, VersionAlias
@@ -52,18 +52,29 @@ def read_versions(
     session: Session, model_ids: Sequence[int], rules: ObjectUrlRules | None = None
 ) -> list[KnownVersion]:
     """The versions of these models that are not merged into another, by model and number."""
+    return _read(session, ModelVersion.model_id.in_(model_ids), rules)
+
+
+def read_these_versions(
+    session: Session, version_ids: Sequence[int], rules: ObjectUrlRules | None = None
+) -> list[KnownVersion]:
+    """Those of these versions that are not merged into another, by model and number."""
+    return _read(session, ModelVersion.id.in_(version_ids), rules)
+
+
+def _read(session: Session, chosen: ColumnElement[bool], rules: ObjectUrlRules | None) -> list[KnownVersion]:
     rows = session.execute(
         select(ModelVersion, UserModel.model_key, Artifact.content_key)
         .join(UserModel, UserModel.id == ModelVersion.model_id)
         .outerjoin(Artifact, Artifact.id == ModelVersion.artifact_id)
-        .where(ModelVersion.model_id.in_(model_ids), still_stands())
+        .where(chosen, still_stands())
         .order_by(ModelVersion.model_id, ModelVersion.number)
     ).all()
     names: dict[int, list[tuple[str, str]]] = {}
     for version_id, kind, alias in session.execute(
         select(VersionAlias.version_id, VersionAlias.kind, VersionAlias.alias)
         .join(ModelVersion, ModelVersion.id == VersionAlias.version_id)
-        .where(ModelVersion.model_id.in_(model_ids))
+        .where(chosen)
     ):
         names.setdefault(version_id, []).append((kind, alias))
     return [
