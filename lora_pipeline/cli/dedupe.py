@@ -134,9 +134,19 @@ def _show_plan(plan: TreePlan, store: PlanStore) -> None:
     if len(rows) > _ROWS:
         click.echo(f"… and {len(rows) - _ROWS} more in the plan's file")
     _show_notes(plan)
-    click.echo(f"Nothing was changed. Every field with its source and reason: {store.file(plan.id)}")
+    click.echo(f"Every field with its source and reason: {store.file(plan.id)}")
     if rows:
-        click.echo(f"Apply this plan: lora-pipeline dedupe --apply --plan {plan.id}")
+        show_next(plan.id, store.state(plan.id))
+
+
+def show_next(plan_id: str, state: str) -> None:
+    """What can be done with a plan in this state."""
+    if state == "planned":
+        click.echo(f"Nothing was changed. Apply this plan: lora-pipeline dedupe --apply --plan {plan_id}")
+    elif state == "undone":
+        click.echo("This plan was applied and undone. Plan again to apply it")
+    else:
+        click.echo(f"This plan is {state}. Undo: lora-pipeline dedupe undo {plan_id}")
 
 
 def too_many_words(loras: int, entries: str) -> str:

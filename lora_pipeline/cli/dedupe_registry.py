@@ -65,7 +65,7 @@ def _exit_of(result: RegistryResult) -> Exit:
 
 
 def _show_plan(plan: RegistryPlan) -> None:
-    from lora_pipeline.cli.dedupe import too_many_words
+    from lora_pipeline.cli.dedupe import show_next, too_many_words
     from lora_pipeline.cli.output import counted, show_table
 
     read = (
@@ -96,7 +96,7 @@ def _show_plan(plan: RegistryPlan) -> None:
             title=f"{len(plan.reviews)} for a person to decide, left as they are:",
         )
     if rows:
-        click.echo(f"Nothing was changed. Apply this plan: lora-pipeline dedupe --apply --plan {plan.id}")
+        show_next(plan.id, plan.state)
 
 
 def _show_result(result: RegistryResult, as_json: bool, word: str) -> None:

@@ -131,7 +131,7 @@ def apply_plan(store: PlanStore, plan: TreePlan, now: Callable[[], datetime]) ->
     """
     if store.observing:
         raise Observing(observing_says(f"plan {plan.id} was not carried out"))
-    with store.locked(plan.id):
+    with store.locked(plan.id), _opened(plan) as tree:
         state = store.state(plan.id)
         if state in ("undoing", "undone"):
             raise PlanRefused(
@@ -141,7 +141,7 @@ def apply_plan(store: PlanStore, plan: TreePlan, now: Callable[[], datetime]) ->
             store.set_state(plan.id, "applying", now())
         known = store.journal(plan.id)
         result = _Tally()
-        with LegacyTree(Path(plan.base)) as tree, ThreadPoolExecutor(_WRITERS) as writers:
+        with ThreadPoolExecutor(_WRITERS) as writers:
             for prepared in _chunks(tree, plan.files, known, result):
                 new = [item.change for item in prepared if item.change != known.get(item.change.path)]
                 if new:
@@ -160,17 +160,26 @@ def undo_plan(store: PlanStore, plan_id: str, now: Callable[[], datetime]) -> Tr
     Safe to repeat and to kill. PlanRefused for a plan that was never applied.
     """
     plan = store.load(plan_id)
-    with store.locked(plan_id):
+    with store.locked(plan_id), _opened(plan) as tree:
         if store.state(plan_id) == "planned":
             raise PlanRefused(f"plan {plan_id} was never applied: there is nothing to undo")
         store.set_state(plan_id, "undoing", now())
         result = _Tally()
-        with LegacyTree(Path(plan.base)) as tree, ThreadPoolExecutor(_WRITERS) as writers:
+        with ThreadPoolExecutor(_WRITERS) as writers:
             changes = list(store.journal(plan_id).values())
             result.take(writers.map(lambda change: _attempt(change.path, _restore, tree, change), changes))
         if not result.refused:
             store.set_state(plan_id, "undone", now())
         return result.as_result(plan_id, store.state(plan_id))
+
+
+def _opened(plan: TreePlan) -> LegacyTree:
+    try:
+        return LegacyTree(Path(plan.base))
+    except OSError as error:
+        raise PlanRefused(
+            f"{plan.base}, which plan {plan.id} is of, cannot be opened: {error.strerror}. Nothing was changed"
+        ) from error
 
 
 def _chunks(

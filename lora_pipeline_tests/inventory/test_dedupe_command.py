@@ -41,6 +41,37 @@ def test_the_reviewed_plan_is_applied_and_undone(run: Run, tree: Path) -> None:
     assert (undone.code, "1 file restored" in undone.out) == (Exit.FINE, True)
     assert snapshot(tree) == before
     assert run("dedupe", "--apply", "--plan", plan["id"]).code == Exit.REFUSED
+    assert "applied and undone" in run("dedupe", "--plan", plan["id"]).out
+
+
+def test_a_plan_whose_folder_is_gone_is_refused_and_can_be_applied_when_it_is_back(
+    run: Run, tree: Path
+) -> None:
+    plan = run("dedupe", "--base-dir", str(tree), "--json").json["id"]
+    elsewhere = tree.rename(tree.with_name("elsewhere"))
+    ended = run("dedupe", "--apply", "--plan", plan)
+    assert (ended.code, f"{tree}, which plan {plan} is of, cannot be opened" in ended.err) == (
+        Exit.REFUSED,
+        True,
+    )
+    elsewhere.rename(tree)
+    assert run("dedupe", "--apply", "--plan", plan).code == Exit.FINE
+    assert (
+        f"This plan is applied. Undo: lora-pipeline dedupe undo {plan}" in run("dedupe", "--plan", plan).out
+    )
+
+
+def test_undo_without_the_backup_is_refused_and_named(run: Run, tree: Path) -> None:
+    applied = run("dedupe", "--base-dir", str(tree), "--apply", "--json").json
+    (backup,) = tree.rglob("*.backup-1")
+    before = snapshot(tree)
+    backup.write_text("{}")
+    ended = run("dedupe", "undo", applied["plan_id"])
+    assert (ended.code, "backup-1 was changed" in ended.out) == (Exit.REFUSED, True)
+    backup.unlink()
+    ended = run("dedupe", "undo", applied["plan_id"])
+    assert (ended.code, "backup-1 cannot be read" in ended.out) == (Exit.REFUSED, True)
+    assert {**snapshot(tree), str(backup.relative_to(tree)): before[str(backup.relative_to(tree))]} == before
 
 
 def test_apply_without_a_plan_makes_one(run: Run, tree: Path) -> None:
