@@ -134,8 +134,8 @@ def _show_plan(plan: TreePlan, store: PlanStore) -> None:
     if len(rows) > _ROWS:
         click.echo(f"… and {len(rows) - _ROWS} more in the plan's file")
     _show_notes(plan)
-    click.echo(f"Every field with its source and reason: {store.file(plan.id)}")
     if rows:
+        click.echo(f"Every field with its source and reason: {store.file(plan.id)}")
         show_next(plan.id, store.state(plan.id))
 
 

@@ -8,16 +8,14 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from lora_pipeline.cli.exits import Exit
 from lora_pipeline.identity import ObjectUrlRules
-from lora_pipeline.inventory.legacy_tree import MAX_BYTES, FileRefused, LegacyTree, Skipped
-from lora_pipeline.inventory.plan_store import PlanStore
-from lora_pipeline.inventory.tree_deduplication import apply_plan, plan_tree
+from lora_pipeline.inventory.legacy_tree import MAX_BYTES, FileRefused, LegacyTree
+from lora_pipeline.inventory.tree_deduplication import plan_tree
 from lora_pipeline_tests.cli.conftest import Run
 from lora_pipeline_tests.inventory.trees import NAME, SYNCED_ENTRY, WEBHOOK_ENTRY, style_file, write
 
@@ -188,21 +186,27 @@ def as_somebody() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_folders_that_cannot_be_read_or_written_are_named_and_the_others_go_on(as_somebody: Path) -> None:
-    base, store = as_somebody / "tree", PlanStore(as_somebody / "home")
+def test_folders_that_cannot_be_read_or_written_are_named_and_the_others_go_on(
+    as_somebody: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_HOME", str(as_somebody / "home"))
+    base = as_somebody / "tree"
     unreadable, unwritable, good = (write(style_file(base, number), BOTH) for number in (1, 2, 3))
     unreadable.parent.chmod(0)
     unwritable.parent.chmod(0o555)
     content = unwritable.read_bytes()
-    plan = store.save(plan_tree(base, ObjectUrlRules()), datetime.now(UTC))
-    result = apply_plan(store, plan, lambda: datetime.now(UTC))
-    assert plan.skipped == (
-        Skipped(str(unreadable.parent.relative_to(base)), "a folder that cannot be read: Permission denied"),
-    )
-    assert result.changed == 1
-    assert result.refused == (
-        Skipped(str(unwritable.relative_to(base)), "cannot be written: Permission denied"),
-    )
+    ended = run("dedupe", "--base-dir", str(base), "--apply", "--json")
+    assert ended.code == Exit.ERROR
+    folder, file = str(unreadable.parent.relative_to(base)), str(unwritable.relative_to(base))
+    assert ended.json["skipped"] == [
+        {"path": folder, "reason": "a folder that cannot be read: Permission denied"}
+    ]
+    assert ended.json["refused"] == [{"path": file, "reason": "cannot be written: Permission denied"}]
+    assert ended.json["changed"] == 1
     assert unwritable.read_bytes() == content
     assert list(unwritable.parent.iterdir()) == [unwritable]
     assert len(json.loads(good.read_text())["versions"]) == 1
+    # When it can be written, the same plan goes on.
+    unwritable.parent.chmod(0o755)
+    assert run("dedupe", "--apply", "--plan", ended.json["plan_id"], "--json").json["changed"] == 1
+    assert len(json.loads(unwritable.read_text())["versions"]) == 1
