@@ -49,7 +49,7 @@ class SetBlocked(Exception):
 
 @dataclass(frozen=True)
 class FrozenSet:
-    """A set that can be trained. `unchanged` says that the model's last training already was of this very content."""
+    """A set that can be trained."""
 
     image_set_id: int
     model_key: str
@@ -57,6 +57,9 @@ class FrozenSet:
     image_count: int
     usable_count: int
     unchanged: bool
+    """The model's last training already was of this very content."""
+    asked_for: bool
+    """Somebody asked for a training of it."""
     manifest_key: str
     contact_sheet_key: str
     findings: tuple[Finding, ...]
@@ -122,6 +125,7 @@ def _frozen(image_set: ImageSet, model: UserModel, trained: str | None) -> Froze
         image_count=image_set.image_count,
         usable_count=image_set.usable_count,
         unchanged=image_set.digest == trained,
+        asked_for=image_set.asked_for_at is not None,
         manifest_key=image_set.manifest_key or "",
         contact_sheet_key=image_set.contact_sheet_key or "",
         findings=tuple(Finding.from_dict(finding) for finding in image_set.findings),

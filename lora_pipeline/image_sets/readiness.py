@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ImageSet, TrainingRun, UserModel
@@ -147,14 +147,15 @@ def _arrivals(
 
 
 def _draft_states(session: Session, model_key: str | None = None) -> dict[str, SetState]:
-    newest = (
-        select(ImageSet.model_id, func.max(ImageSet.id).label("id"))
-        .where(ImageSet.state == "ready")
-        .group_by(ImageSet.model_id)
-        .subquery()
-    )
+    """Every draft, or one model's. Frozen sets are read only where a draft stands beside them."""
+    only = [UserModel.model_key == model_key] if model_key else []
+    draft = aliased(ImageSet)
     digests = session.execute(
-        select(ImageSet.model_id, ImageSet.digest).join(newest, newest.c.id == ImageSet.id)
+        select(ImageSet.model_id, ImageSet.digest)
+        .join(UserModel, UserModel.id == ImageSet.model_id)
+        .join(draft, draft.model_id == ImageSet.model_id)
+        .where(ImageSet.state == "ready", draft.state == "draft", *only)
+        .order_by(ImageSet.id)
     )
     frozen = {row.model_id: row.digest for row in digests}
     drafts = session.execute(
@@ -168,7 +169,7 @@ def _draft_states(session: Session, model_key: str | None = None) -> dict[str, S
             ImageSet.asked_for_at,
         )
         .join(UserModel, UserModel.id == ImageSet.model_id)
-        .where(ImageSet.state == "draft", *([UserModel.model_key == model_key] if model_key else []))
+        .where(ImageSet.state == "draft", *only)
     )
     return {
         row.model_key: SetState(

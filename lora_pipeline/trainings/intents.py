@@ -128,7 +128,7 @@ def open_training(
         return OpenedTraining(run.id, run.token, created=True)
 
 
-def untrained_sets(database: Database, *, by_itself: bool, limit: int) -> list[str]:
+def untrained_sets(database: Database, *, by_itself: bool) -> list[str]:
     """Keys of models whose newest frozen set was never opened for training: what a crash in between left.
 
     A set whose content the model was trained on before counts only where somebody asked for it, and without
@@ -157,7 +157,6 @@ def untrained_sets(database: Database, *, by_itself: bool, limit: int) -> list[s
                 .join(newest, newest.c.id == ImageSet.id)
                 .where(~opened, ~busy, or_(asked, ~known_content) if by_itself else asked)
                 .order_by(ImageSet.id)
-                .limit(limit)
             )
         )
 

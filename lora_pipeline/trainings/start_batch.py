@@ -8,25 +8,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from itertools import islice
 
 from sqlalchemy import exists, select
 
 from lora_pipeline.archives import TrainingZipError
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import SelfieUpload, UserModel
-from lora_pipeline.image_sets.freezing import SetBlocked
+from lora_pipeline.image_sets.freezing import FrozenSet, SetBlocked
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.readiness import ready_models, why_draft_ready
 from lora_pipeline.objects import ObjectStoreError
-from lora_pipeline.providers.protocol import ProviderError
+from lora_pipeline.providers.protocol import ProviderError, Throttled
 from lora_pipeline.trainings.batches import BatchReport, Failure, batch_lease
 from lora_pipeline.trainings.controls import submission_switch
 from lora_pipeline.trainings.intents import TrainingRefused, TrainingWish, untrained_sets
 from lora_pipeline.trainings.leases import take_lease
 from lora_pipeline.trainings.packing import pack_training
 from lora_pipeline.trainings.parameters import ParametersRefused
-from lora_pipeline.trainings.starting import PreparedSet, freeze, newest_run, submit, take_in_arrivals, train
+from lora_pipeline.trainings.starting import freeze, newest_run, submit, take_in_arrivals, train
 from lora_pipeline.trainings.submission import ASKED_BY_SENSOR, Submission, SubmissionResult, submittable
+from lora_pipeline.trainings.throttling import Brake
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +36,12 @@ LEASE = "start trainings"
 ASKED_FOR = "request"
 # Waiting for a provider's answers, not computing: what is computed is bounded inside the intake.
 _THREADS = 8
-_ROUND = 500
+_HANDED_OUT = 500
 _NAMED = 10
 # A file that cannot be read or stored is tried again for this long before its set goes on without it.
 _PATIENCE = timedelta(minutes=20)
+# For a provider that throttles, in all: a thousand new models need twice the creations that Replicate takes a minute.
+_WAITS = timedelta(minutes=10)
 
 _EXPECTED_TROUBLE = (
     IntakeError,
@@ -62,6 +66,13 @@ class _Stage(StrEnum):
 @dataclass(frozen=True)
 class _NotYet:
     """The model starts nothing now, and that is no failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Throttled:
+    """The provider wants this model later. Nothing was started."""
 
     reason: str
 
@@ -106,32 +117,41 @@ def _shown(due: Mapping[str, _Stage]) -> str:
 def start_ready(
     connections: Connections, *, lease: str | None, say: Callable[[str], object] = log.info
 ) -> BatchReport:
-    """Start everything that is ready, as one batch: a model in trouble costs only itself."""
+    """Start everything that is ready, as one batch: a model in trouble costs only itself.
+
+    Where the provider throttles, the batch waits as long as it asks and goes on; a wait that could outlast the
+    lease ends it, and the next batch takes up the rest.
+    """
     done: list[str] = []
-    failures: list[Failure] = []
+    failures: dict[str, Failure] = {}
     tried: set[str] = set()
     if connections.database.observing:
         say(work_to_start(connections).explanation)
         return BatchReport((), (), "submitted")
+    brake = Brake(longest=connections.settings.lease / 2, together=_WAITS)
     with batch_lease(connections, LEASE, lease) as held:
-        while held.renew():
+        while held.renew() and brake.wait():
             work = {key: stage for key, stage in _due(connections).items() if key not in tried}
             if not work:
                 break
             tried.update(work)
-            for model_key, outcome in _start_all(connections, work):
+            for model_key, outcome in _start_all(connections, work, brake):
                 held.renew()
+                failures.pop(model_key, None)
                 if isinstance(outcome, _NotYet):
                     say(f"{model_key}: {outcome.reason}")
                 elif isinstance(outcome, Failure):
-                    failures.append(outcome)
+                    failures[model_key] = outcome
+                elif isinstance(outcome, _Throttled):
+                    failures[model_key] = Failure(model_key, outcome.reason)
+                    tried.discard(model_key)
                 elif outcome.outcome is Submission.SUBMITTED:
                     say(f"{model_key}: submitted as {outcome.training_id}")
                     done.append(model_key)
                 elif outcome.outcome is not Submission.TAKEN:
-                    failures.append(Failure(model_key, f"{outcome.outcome.value}: {outcome.reason}"))
+                    failures[model_key] = Failure(model_key, f"{outcome.outcome.value}: {outcome.reason}")
         held.keep = bool(failures) and not done
-    return BatchReport(tuple(done), tuple(failures), "submitted")
+    return BatchReport(tuple(done), tuple(failures.values()), "submitted")
 
 
 def _due(connections: Connections) -> dict[str, _Stage]:
@@ -153,22 +173,33 @@ def _due(connections: Connections) -> dict[str, _Stage]:
     ready = [model.model_key for model in readiness.ready if by_itself or model.reason == "asked for"]
     # The later stage of a model wins: what was opened is only to be sent.
     due = dict.fromkeys(ready, _Stage.READY)
-    due |= dict.fromkeys(untrained_sets(database, by_itself=by_itself, limit=_ROUND), _Stage.FROZEN)
-    due |= dict.fromkeys(submittable(database, now, _ROUND, by_itself=by_itself), _Stage.OPENED)
-    return dict(list(due.items())[:_ROUND])
+    due |= dict.fromkeys(untrained_sets(database, by_itself=by_itself), _Stage.FROZEN)
+    due |= dict.fromkeys(submittable(database, now, by_itself=by_itself), _Stage.OPENED)
+    return due
 
 
 def _start_all(
-    connections: Connections, work: dict[str, _Stage]
-) -> Iterator[tuple[str, SubmissionResult | Failure | _NotYet]]:
-    def one(model_key: str) -> tuple[str, SubmissionResult | Failure | _NotYet]:
+    connections: Connections, work: dict[str, _Stage], brake: Brake
+) -> Iterator[tuple[str, SubmissionResult | Failure | _NotYet | _Throttled]]:
+    def one(model_key: str) -> tuple[str, SubmissionResult | Failure | _NotYet | _Throttled]:
+        if not brake.wait():
+            return model_key, _NotYet("left to the next batch, for the provider throttles")
         try:
-            return model_key, _start_one(connections, model_key, work[model_key])
+            outcome = _start_one(connections, model_key, work[model_key])
+        except Throttled as error:
+            brake.pull(error.retry_after)
+            return model_key, _Throttled(str(error))
         except _EXPECTED_TROUBLE as error:
             return model_key, Failure(model_key, str(error))
+        if isinstance(outcome, SubmissionResult) and outcome.retry_after is not None:
+            brake.pull(outcome.retry_after)
+            return model_key, _Throttled(f"{outcome.outcome.value}: {outcome.reason}")
+        return model_key, outcome
 
+    waiting = iter(work)
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(one, work)
+        while handed_out := list(islice(waiting, _HANDED_OUT)):
+            yield from pool.map(one, handed_out)
 
 
 def _start_one(connections: Connections, model_key: str, stage: _Stage) -> SubmissionResult | _NotYet:
@@ -212,10 +243,8 @@ def _objection(connections: Connections, model_key: str) -> _NotYet | None:
     return _NotYet("some files could not be read yet and are tried again") if held_up else None
 
 
-def _train_frozen(
-    connections: Connections, model_key: str, prepared: PreparedSet
-) -> SubmissionResult | _NotYet:
-    if prepared.unchanged and not prepared.asked_for:
+def _train_frozen(connections: Connections, model_key: str, frozen: FrozenSet) -> SubmissionResult | _NotYet:
+    if frozen.unchanged and not frozen.asked_for:
         return _NotYet("trained on these very photographs already")
-    asked_by = ASKED_FOR if prepared.asked_for else ASKED_BY_SENSOR
-    return train(connections, TrainingWish(model_key, prepared.image_set_id, asked_by))
+    asked_by = ASKED_FOR if frozen.asked_for else ASKED_BY_SENSOR
+    return train(connections, TrainingWish(model_key, frozen.image_set_id, asked_by))

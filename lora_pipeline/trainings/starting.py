@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import ImageSet, ModelVersion, TrainingRun, UserModel
-from lora_pipeline.image_sets.freezing import freeze_set, latest_frozen_set
+from lora_pipeline.image_sets.freezing import FrozenSet, freeze_set, latest_frozen_set
 from lora_pipeline.image_sets.intake import IntakeReport, take_in_from_inbox
 from lora_pipeline.trainings.facts import image_set_event, training_event, zip_event
 from lora_pipeline.trainings.finalisation import finalise_training, trained_event
@@ -50,9 +50,6 @@ class PreparedSet:
     """A frozen image set, and the event it is worth."""
 
     image_set_id: int
-    unchanged: bool
-    """The model's last training was of this very content."""
-    asked_for: bool
     event: AssetEvent
     warnings: tuple[str, ...]
     """What to tell a person before it is paid."""
@@ -81,7 +78,14 @@ def prepare_image_set(connections: Connections, model_key: str) -> PreparedSet:
     reason where it cannot be trained.
     """
     take_in_arrivals(connections, model_key)
-    return freeze(connections, model_key)
+    frozen = freeze(connections, model_key)
+    with connections.database.read() as session:
+        image_set = session.get_one(ImageSet, frozen.image_set_id)
+        return PreparedSet(
+            image_set.id,
+            image_set_event(session, image_set, model_key),
+            training_warnings(session, image_set.model_id, image_set.id),
+        )
 
 
 def take_in_arrivals(connections: Connections, model_key: str) -> IntakeReport:
@@ -95,24 +99,15 @@ def take_in_arrivals(connections: Connections, model_key: str) -> IntakeReport:
     )
 
 
-def freeze(connections: Connections, model_key: str) -> PreparedSet:
+def freeze(connections: Connections, model_key: str) -> FrozenSet:
     """Freeze the model's draft, or give back the set that is frozen already. Raises SetBlocked."""
-    frozen = freeze_set(
+    return freeze_set(
         connections.database,
         connections.store,
         model_key,
         profile=connections.image_profile,
         zip_limit_bytes=None if connections.store.can_presign else FILE_ENDPOINT_LIMIT,
     )
-    with connections.database.read() as session:
-        image_set = session.get_one(ImageSet, frozen.image_set_id)
-        return PreparedSet(
-            image_set.id,
-            frozen.unchanged,
-            image_set.asked_for_at is not None,
-            image_set_event(session, image_set, model_key),
-            training_warnings(session, image_set.model_id, image_set.id),
-        )
 
 
 def open_and_pack(connections: Connections, model_key: str, *, asked_by: str) -> AssetEvent:

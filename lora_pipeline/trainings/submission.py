@@ -75,6 +75,8 @@ class SubmissionResult:
     outcome: Submission
     training_id: str | None = None
     reason: str | None = None
+    retry_after: float | None = None
+    """Seconds to wait before the provider is asked for any training: it throttles us."""
 
 
 @dataclass(frozen=True)
@@ -271,14 +273,15 @@ def _create(provider: TrainingProvider, dataset: _Dataset) -> TrainingJob:
 
 def _defer(database: Database, run_id: int, lease: str, now: datetime, error: Exception) -> SubmissionResult:
     """Back to packed: this submitter's request surely started nothing."""
-    wait = timedelta(seconds=error.retry_after) if isinstance(error, Throttled) else _RETRY_UNAVAILABLE
+    throttled = error.retry_after if isinstance(error, Throttled) else None
+    wait = _RETRY_UNAVAILABLE if throttled is None else timedelta(seconds=throttled)
     with database.begin() as session:
         run = session.get_one(TrainingRun, run_id, with_for_update=True)
         if _still_ours(run, lease):
             move(session, run, TrainingState.PACKED, now)
             run.post_started_at, run.not_before, run.lease_until = None, now + wait, None
             run.hold_reason = str(error)
-    return SubmissionResult(run_id, Submission.DEFERRED, reason=str(error))
+    return SubmissionResult(run_id, Submission.DEFERRED, reason=str(error), retry_after=throttled)
 
 
 def _refuse(database: Database, run_id: int, lease: str, now: datetime, reason: str) -> SubmissionResult:
@@ -305,7 +308,7 @@ def _local_copy(store: ObjectStore, key: str) -> Iterator[BinaryIO]:
             yield content
 
 
-def submittable(database: Database, now: datetime, limit: int, *, by_itself: bool) -> list[str]:
+def submittable(database: Database, now: datetime, *, by_itself: bool) -> list[str]:
     """Keys of models whose training was opened and not sent yet, oldest first.
 
     Left out is what nobody meant to pay for now: a ZIP that was materialised by hand, and, where nothing may
@@ -321,7 +324,6 @@ def submittable(database: Database, now: datetime, limit: int, *, by_itself: boo
             or_(TrainingRun.lease_until.is_(None), TrainingRun.lease_until <= now),
         )
         .order_by(TrainingRun.id)
-        .limit(limit)
     )
     if not by_itself:
         waiting = waiting.where(TrainingRun.asked_by != ASKED_BY_SENSOR)
