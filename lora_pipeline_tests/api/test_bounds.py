@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import socket
@@ -104,6 +105,53 @@ def test_a_body_that_stops_coming_is_not_waited_for(connections: Connections, an
     for thread in threads:
         thread.join()
     assert {answer.split(b"\r\n")[0].split(b" ")[1] for answer in answers} == {b"408"}
+
+
+def test_requests_that_wait_for_the_database_hold_up_no_other(
+    connections: Connections, anna: httpx.Client
+) -> None:
+    """While somebody writes, every other writer of SQLite waits; the event loop and readers do not."""
+    assert anna.get("/healthz").status_code == 200
+    files = [("images", ("a.jpg", b"no image", "image/jpeg"))]
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(anna.post("/api/training/upload", files=files).status_code)
+
+    threads = [threading.Thread(target=send) for _ in range(3)]
+    with connections.database.begin() as session:
+        session.connection()  # the write lock is held from here on
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)  # they are at the database by then, or else on their way there
+        began = time.monotonic()
+        for _ in range(5):
+            assert anna.get("/healthz").status_code == 200
+            assert anna.get("/api/models").status_code == 200
+        assert time.monotonic() - began < 3
+        assert statuses == []
+    for thread in threads:
+        thread.join()
+    assert statuses == [200, 200, 200]
+
+
+ON_THE_EVENT_LOOP = {
+    "__call__", "receive", "sending",  # middleware: passes messages on
+    "http", "invalid", "gone", "defect",  # errors: make an answer of what they are given
+    "services_of", "form_of",  # what is there already; a form whose files are written in threads
+    "replicate_webhook", "runpod_webhook", "_body",  # bodies that are read raw; what follows is in a thread
+}  # fmt: skip
+
+
+def test_nothing_but_passing_on_happens_on_the_event_loop() -> None:
+    """A handler that is no coroutine runs in a thread, where it may wait for a database or a provider."""
+    found = {
+        node.name
+        for path in Path(server.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef)
+    }
+    assert found == ON_THE_EVENT_LOOP
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(anna: httpx.Client) -> None:
