@@ -187,7 +187,7 @@ def as_somebody() -> Iterator[Path]:
 
 
 def test_folders_that_cannot_be_read_or_written_are_named_and_the_others_go_on(
-    as_somebody: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, as_somebody: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORA_HOME", str(as_somebody / "home"))
     base = as_somebody / "tree"
