@@ -20,7 +20,15 @@ from lora_pipeline.database.tables import (
 from lora_pipeline.identity import ObjectRef, ObjectUrlRules
 from lora_pipeline.lineage.graph import Kind
 from lora_pipeline.lineage.meanings import Meaning
-from lora_pipeline.lineage.node_ids import Place, address_of, node_id, object_id, place_of, zip_id
+from lora_pipeline.lineage.node_ids import (
+    Place,
+    address_of,
+    node_id,
+    object_id,
+    place_of,
+    places_meant,
+    zip_id,
+)
 from lora_pipeline.lineage.rows import OBJECT, Scope, at_place
 
 _SUBMISSION = re.compile(r"submissions/([0-9a-f]{32})/[0-9a-f]{64}\.zip")
@@ -34,22 +42,22 @@ _MOST = 1_000
 
 def of_address(session: Session, text: str, scope: Scope) -> Iterator[Meaning]:
     """The object at this address, by its identity; also where its folder was renamed since."""
-    place, written = place_of(text, scope.rules), place_of(text)
-    if place is None or written is None:
+    places = places_meant(text, scope.rules)
+    if not places:
         return
-    address = address_of(place)
+    address = address_of(places[0])
     seen = session.execute(
         select(
             ArtifactLocation.namespace,
             ArtifactLocation.bucket,
             ArtifactLocation.key,
             ArtifactLocation.object_version,
-        ).where(or_(at_place(place), at_place(written)))
+        ).where(or_(*map(at_place, places)))
     )
     nodes = [object_id(Place(ObjectRef(*row[:3]), row.object_version)) for row in seen]
     said = select(VersionAlias.version_id).where(
         VersionAlias.kind == OBJECT,
-        VersionAlias.alias.in_({address_of(Place(one.ref)) for one in (place, written)}),
+        VersionAlias.alias.in_({address_of(Place(one.ref)) for one in places}),
     )
     nodes += [node_id(Kind.VERSION, version) for version in session.scalars(said)] if not nodes else []
     if nodes:

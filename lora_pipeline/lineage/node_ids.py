@@ -85,6 +85,17 @@ def place_of(text: str, rules: ObjectUrlRules | None = None) -> Place | None:
     return Place(found.ref, found.version_id or "") if isinstance(found, ObjectAddress) else None
 
 
+def places_meant(text: str, rules: ObjectUrlRules) -> list[Place]:
+    """Every place that an address can mean: today's, that of before a rename, and of `key@version` the object version."""
+    found = [place_of(text, rules), place_of(text)]
+    head, at, version = text.rpartition("@")
+    if at and "/" not in version:
+        found += [
+            Place(one.ref, version) for one in (place_of(head, rules), place_of(head)) if one is not None
+        ]
+    return list(dict.fromkeys(place for place in found if place is not None))
+
+
 def address_of(place: Place) -> str:
     """How a place is written: `s3://…`, `gs://…`, `file://…`, else its namespace before the slashes."""
     namespace, bucket, key = place.ref.namespace, place.ref.bucket, place.ref.key

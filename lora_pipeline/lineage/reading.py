@@ -25,8 +25,9 @@ from lora_pipeline.database.tables import (
 )
 from lora_pipeline.lineage.building import build
 from lora_pipeline.lineage.graph import Kind, Lineage
-from lora_pipeline.lineage.node_ids import address_of, place_of, read_node_id
-from lora_pipeline.lineage.rows import INCLUDED, Reader, Scope, at_place
+from lora_pipeline.lineage.node_ids import address_of, places_meant, read_node_id
+from lora_pipeline.lineage.reader import Reader
+from lora_pipeline.lineage.rows import INCLUDED, Scope, at_place
 
 
 @dataclass
@@ -83,8 +84,7 @@ def _seeds(reader: Reader, starts: Iterable[str]) -> _Seeds:
         seeds.versions = reader.versions(reader.among(ModelVersion.id, _numbers(keys[Kind.VERSION])))
     if keys[Kind.ARTIFACT]:
         seeds.artifacts = reader.artifacts(reader.among(Artifact.content_key, keys[Kind.ARTIFACT]))
-    read = {place_of(key, rules) for key in keys[Kind.OBJECT] for rules in (reader.scope.rules, None)}
-    places = [place for place in read if place is not None]
+    places = [place for key in keys[Kind.OBJECT] for place in places_meant(key, reader.scope.rules)]
     if places:
         found = reader.locations(or_(*(at_place(place) for place in places)))
         held = {reader.rows.locations[one].artifact_id for one in found}

@@ -112,6 +112,24 @@ def test_an_overwritten_key_leads_to_what_lies_there_and_to_what_lay_there(datab
     assert old.facts["weights_at"] == [], "its weights lie nowhere any more"
 
 
+def test_an_object_version_of_a_bucket_that_keeps_them_is_a_thing_of_its_own(database: Database) -> None:
+    add_model(database, "user-50c")
+    with database.begin() as session:
+        add_life(session, "user-50c", 1, {"a": True})
+        add_life(session, "user-50c", 2, {"b": True})
+        first, second = session.query(ArtifactLocation).order_by(ArtifactLocation.id).all()
+        first.object_version, second.object_version = "v1", "v2"
+        session.flush()
+        second.key = first.key
+    address = f"https://bucket.s3.amazonaws.com/{first.key}"
+    assert labels(trace(database, f"{address}?versionId=v1")) == ["user-50c V1"]
+    assert labels(trace(database, f"{address}?versionId=v2")) == ["user-50c V2"]
+    assert labels(trace(database, address)) == ["user-50c V1", "user-50c V2"]
+    for node in trace(database, address).lineage.of_kind(Kind.OBJECT):
+        if node.facts["object_version"]:
+            assert trace(database, node.id).starts == (node.id,)
+
+
 @pytest.fixture
 def two_users(database: Database) -> Database:
     """Two users with the same photograph and, by chance, the same weights."""
