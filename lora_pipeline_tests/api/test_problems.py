@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib import import_module
+from pathlib import Path
+
 import httpx
 import pytest
 
+from lora_pipeline.api import problems
 from lora_pipeline.api.app import create_app
 from lora_pipeline.connections import Connections
 from lora_pipeline_tests.api.serving import serving
 from lora_pipeline_tests.api.steps import problem
 
-pytestmark = pytest.mark.parametrize("database_address", ["sqlite"], indirect=True)
+
+@pytest.fixture
+def database_address(sqlite_template: Path, tmp_path: Path) -> str:
+    """Nothing here depends on the database."""
+    shutil.copyfile(sqlite_template, tmp_path / "lora.sqlite3")
+    return f"sqlite:///{tmp_path / 'lora.sqlite3'}"
 
 
 def test_what_is_not_there_and_other_methods_are_told(anna: httpx.Client) -> None:
@@ -70,6 +80,13 @@ def test_a_defect_tells_nothing_of_the_inside(connections: Connections) -> None:
 
     with serving(connections, app) as client:
         assert problem(client.get("/defect"), 500) == "this server has a defect; its log says more"
+
+
+def test_every_error_that_has_a_status_is_there() -> None:
+    """They are known by name: one that was renamed would be taken for a defect."""
+    for name in problems._STATUS:
+        module, _, error = name.rpartition(".")
+        assert issubclass(getattr(import_module(module), error), Exception), name
 
 
 def test_a_database_that_fails_is_told_without_its_statement(

@@ -116,6 +116,11 @@ def test_whatever_is_asked_about_anothers_things_is_refused_and_changes_nothing(
     assert owned.as_it_is() == before
 
 
+_ON_SQLITE = pytest.mark.parametrize("database_address", ["sqlite"], indirect=True)
+"""Where nothing depends on the database."""
+
+
+@_ON_SQLITE
 def test_a_user_is_told_nothing_of_others_and_cannot_act_for_them(
     connections: Connections, anyone: httpx.Client, owned: Owned
 ) -> None:
@@ -129,10 +134,6 @@ def test_a_user_is_told_nothing_of_others_and_cannot_act_for_them(
         assert other.post("/api/training/upload", files=files, data={"userId": "42"}).status_code == 403
         for operation in _administrators(description()):
             assert operation.ask(other).status_code == 403, str(operation)
-
-
-_ON_SQLITE = pytest.mark.parametrize("database_address", ["sqlite"], indirect=True)
-"""Where nothing depends on the database."""
 
 
 @_ON_SQLITE
