@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from lora_pipeline.providers.protocol import JobState
-from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery
+from lora_pipeline_tests.proofs.account import Answer, Conditions, Delivery, Leaves
 from lora_pipeline_tests.proofs.exploration import Explorer
 from lora_pipeline_tests.proofs.invariants import Course, broken_rules, states_of, unfinished
 from lora_pipeline_tests.proofs.schedules import Setting, world_of
 from lora_pipeline_tests.proofs.steps import SteppedDatabase, Steps
 from lora_pipeline_tests.proofs.world import MAX_TICKS, QUIET, Fate, Path, World
 
-A, D = Answer, Delivery
+A, D, L = Answer, Delivery, Leaves
+RUNPOD = Conditions("runpod")
 LAGS = (0.0, 90.0, 2_000.0, 10_800.0)
 HALF_HOUR, DAY = 1_800.0, 86_400.0
 
@@ -47,6 +49,18 @@ SINGLES = [
     Setting(Conditions(answers=(A.NEVER,)), "asleep"),
     Setting(Conditions(answers=(A.LOST,), busy=3), "asleep"),
 ]
+UNLISTED = [
+    Setting(replace(RUNPOD, answers=(A.LOST,), leaves=L.UNNAMED, looks=(False, True, False)), "hasty"),
+    Setting(replace(RUNPOD, answers=(A.LOST,), length=2_400, looks=(True, True, False)), "away"),
+    Setting(replace(RUNPOD, answers=(A.LATE,), late=5_000, webhooks=True), resubmit_after=600),
+    Setting(replace(RUNPOD, length=5_000, vanishes=300, deliveries=(D.CUT,))),
+    Setting(replace(RUNPOD, outcome=JobState.FAILED), "asleep"),
+    Setting(
+        replace(RUNPOD, answers=(A.THROTTLED,), reads=(A.NEVER, A.LOCKED_OUT, A.GIVEN), leaves=L.NOTHING)
+    ),
+]
+HEARD = Setting(replace(RUNPOD, answers=(A.LOST,), outcome=JobState.FAILED))
+"""A job that is cut off and leaves its weights all the same."""
 OVERTAKEN = Setting(Conditions(answers=(A.LOST,), uploads=(False,), presigns=False, lag=2_000))
 """The first upload fails while a second submitter's request is under way, and the list shows it late."""
 
@@ -61,12 +75,14 @@ def explore(
     disturbances: int,
     pauses: tuple[float, ...] = (),
     pause_until: int = MAX_TICKS,
+    webhooks: bool = False,
 ) -> int:
     """All schedules; fails with one line for each thing that went wrong, which `replay` runs again."""
-    found = Explorer(world, disturbances=disturbances, pauses=pauses, pause_until=pause_until).explore()
-    print(
-        f"{found.schedules:,} schedules of at most {disturbances} crashes or pauses, through {found.states:,} states"
-    )
+    found = Explorer(
+        world, disturbances=disturbances, pauses=pauses, pause_until=pause_until, webhooks=webhooks
+    ).explore()
+    kinds = "crashes, pauses or webhooks" if webhooks else "crashes or pauses"
+    print(f"{found.schedules:,} schedules of at most {disturbances} {kinds}, through {found.states:,} states")
     wrong = [f"{problem}\n  {setting.line(path)}" for problem, path in found.wrong.items()]
     assert not wrong, "\n".join(wrong)
     return found.schedules
@@ -77,9 +93,13 @@ def test_no_two_crashes_pay_twice_or_forget(setting: Setting, new_world: Callabl
     assert explore(new_world(setting), setting, 2) > 400
 
 
-@pytest.mark.parametrize("setting", SINGLES, ids=named)
+@pytest.mark.parametrize("setting", [*SINGLES, *UNLISTED], ids=named)
 def test_no_crash_pays_twice_or_forgets(setting: Setting, new_world: Callable[..., World]) -> None:
     assert explore(new_world(setting), setting, 1) > 5
+
+
+def test_no_webhook_at_any_moment_pays_twice_or_forgets(new_world: Callable[..., World]) -> None:
+    assert explore(new_world(HEARD), HEARD, 1, webhooks=True, pause_until=3) > 80
 
 
 def test_a_process_that_sleeps_beyond_its_lease_while_another_works_undoes_nothing(
@@ -134,8 +154,48 @@ def test_no_two_crashes_pay_twice_or_forget_whatever_the_provider_does(
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("cadence", ["calm", "away"])
+@pytest.mark.parametrize("outcome", [JobState.SUCCEEDED, JobState.FAILED])
+@pytest.mark.parametrize("leaves", list(L))
+@pytest.mark.parametrize("answer", [A.GIVEN, A.LOST, A.LATE, A.NEVER, A.THROTTLED, A.BROKE])
+def test_no_two_crashes_pay_twice_or_forget_whatever_runpod_does(
+    answer: Answer, leaves: Leaves, outcome: JobState, cadence: str, new_world: Callable[..., World]
+) -> None:
+    conditions = replace(RUNPOD, answers=(answer,), leaves=leaves, outcome=outcome, length=2_400, late=1_300)
+    setting = Setting(conditions, cadence)
+    explore(new_world(setting), setting, 2)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("tells_token", [True, False])
+@pytest.mark.parametrize("cadence", ["hasty", "away"])
+@pytest.mark.parametrize("outcome", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED])
+@pytest.mark.parametrize("leaves", list(L))
+@pytest.mark.parametrize("answer", [A.GIVEN, A.LOST, A.LATE])
+def test_no_webhook_pays_twice_or_forgets_whatever_runpod_does(
+    answer: Answer,
+    leaves: Leaves,
+    outcome: JobState,
+    cadence: str,
+    tells_token: bool,
+    new_world: Callable[..., World],
+) -> None:
+    conditions = replace(RUNPOD, answers=(answer,), leaves=leaves, outcome=outcome, tells_token=tells_token)
+    setting = Setting(replace(conditions, webhooks=True), cadence)
+    explore(new_world(setting), setting, 1, webhooks=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("setting", [PAIRS[0], SINGLES[0], SINGLES[2], *UNLISTED, HEARD], ids=named)
+def test_no_crash_and_webhook_together_pay_twice_or_forget(
+    setting: Setting, new_world: Callable[..., World]
+) -> None:
+    explore(new_world(setting), setting, 2, webhooks=True)
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize("pause", [0.0, 400.0, 1_000.0])
-@pytest.mark.parametrize("setting", [OVERTAKEN, *PAIRS], ids=named)
+@pytest.mark.parametrize("setting", [OVERTAKEN, *PAIRS, *UNLISTED[:3], HEARD], ids=named)
 def test_no_pause_of_any_length_pays_twice_or_forgets(
     setting: Setting, pause: float, new_world: Callable[..., World]
 ) -> None:
@@ -179,7 +239,7 @@ def test_a_kill_at_any_boundary_leaves_a_state_that_was_explored(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("setting", [*PAIRS, *SINGLES[::5]], ids=named)
+@pytest.mark.parametrize("setting", [*PAIRS, *SINGLES[::5], *UNLISTED[::3]], ids=named)
 def test_a_process_killed_at_any_boundary_forgets_nothing(
     setting: Setting, new_world: Callable[..., World]
 ) -> None:
@@ -190,8 +250,16 @@ def test_a_process_killed_at_any_boundary_forgets_nothing(
             run(new_world(setting), setting, path)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_sampled_schedules_on_both_databases(seed: int, database_address: str) -> None:
+@pytest.mark.parametrize(
+    ("provider", "seed"),
+    [
+        *(("replicate", seed) for seed in range(8)),
+        ("runpod", 1),
+        ("runpod", 2),
+        *(pytest.param("runpod", seed, marks=pytest.mark.deep) for seed in range(3, 20)),
+    ],
+)
+def test_sampled_schedules_on_both_databases(provider: str, seed: int, database_address: str) -> None:
     chance = random.Random(seed)
     database = SteppedDatabase(database_address, Steps())
     answer = chance.choice([A.GIVEN, A.LOST, A.LATE, A.NEVER, A.THROTTLED])
@@ -199,6 +267,9 @@ def test_sampled_schedules_on_both_databases(seed: int, database_address: str) -
     conditions = Conditions(
         answers=(answer,), lag=lag, late=chance.choice((100.0, 3_000.0)), presigns=chance.random() < 0.5
     )
+    if provider == "runpod":
+        leaves, told = chance.choice(list(L)), chance.random() < 0.5
+        conditions = replace(conditions, provider=provider, presigns=True, leaves=leaves, webhooks=told)
     setting = Setting(conditions, chance.choice(["hasty", "calm"]))
     path = tuple(random_fate(chance) for _ in range(chance.randint(1, 4)))
     run(world_of(setting, database), setting, path)
@@ -207,7 +278,12 @@ def test_sampled_schedules_on_both_databases(seed: int, database_address: str) -
 
 def random_fate(chance: random.Random) -> Fate:
     return chance.choice(
-        [QUIET, Fate(killed=chance.randint(0, 9)), Fate(killed_before=chance.randint(0, 20))]
+        [
+            QUIET,
+            Fate(killed=chance.randint(0, 9)),
+            Fate(killed_before=chance.randint(0, 20)),
+            Fate(heard=chance.randint(0, 9)),
+        ]
     )
 
 

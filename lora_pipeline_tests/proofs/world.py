@@ -189,7 +189,7 @@ class World:
         with self.database.read() as session:
             heard = session.scalar(select(func.count()).select_from(WebhookDelivery))
         self.deliver(f":{heard}")
-        _handle_hints(self)
+        handle_waiting(self)
 
     def settled(self) -> bool:
         """Whether every run has ended, or waits for a person while the provider has nothing to add."""
@@ -248,10 +248,11 @@ def follow(world: World, provider: TrainingProvider | None = None) -> None:
 def hear(world: World) -> None:
     """The webhooks that the server has not handled, as a tick does after following."""
     if world.conditions.webhooks:
-        _handle_hints(world)
+        handle_waiting(world)
 
 
-def _handle_hints(world: World) -> None:
+def handle_waiting(world: World) -> None:
+    """What the server does about the webhooks that it has stored."""
     with suppress(ProviderError):
         handle_hints(world.database, world.provider, world.now, 20)
 
