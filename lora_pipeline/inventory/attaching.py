@@ -305,4 +305,4 @@ def _subject(text: str) -> str:
 
 def _insert_new(session: Session, table: Any, unique: list[str], values: Mapping[str, Any]) -> None:
     upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(upsert(table).values(**values).on_conflict_do_nothing(index_elements=unique))
+    session.execute(upsert(table).on_conflict_do_nothing(index_elements=unique), [dict(values)])

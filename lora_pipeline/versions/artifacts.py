@@ -69,7 +69,7 @@ def keep_location(
 def _insert(session: Session, table: type[Base], unique: list[str], **values: Any) -> None:
     """Insert, unless another transaction did so at the same moment: a training is finalised while its weights are found."""
     upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(upsert(table).values(**values).on_conflict_do_nothing(index_elements=unique))
+    session.execute(upsert(table).on_conflict_do_nothing(index_elements=unique), [values])
 
 
 def place_of(address: str) -> ObjectRef:

@@ -32,6 +32,8 @@ Row = dict[str, Any]
 def make_ready_sets(settings: Settings, sets: int) -> list[str]:
     """A database, a store and an inbox with `sets` models that have been quiet for an hour; the models' keys."""
     upgrade(Database(settings.resolved_database_url))
+    if not sets:
+        return []
     connections = Connections(settings)
     _photograph(settings.home / "inbox" / FIRST)
     _take_in(connections)
@@ -39,9 +41,10 @@ def make_ready_sets(settings: Settings, sets: int) -> list[str]:
     for key in keys:
         for folder in (settings.home / "inbox", settings.home / "objects" / "users"):
             shutil.copytree(folder / FIRST, folder / key, copy_function=os.link)
-    with connections.database.begin() as session:
-        _copy_people(session, keys)
-        _copy_images(session, keys)
+    if keys:
+        with connections.database.begin() as session:
+            _copy_people(session, keys)
+            _copy_images(session, keys)
     connections.database.close()
     return [FIRST, *keys]
 

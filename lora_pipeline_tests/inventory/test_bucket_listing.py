@@ -88,7 +88,10 @@ def test_an_empty_bucket_is_one_empty_stretch() -> None:
 
 
 def test_an_empty_page_in_the_middle_proves_nothing() -> None:
-    pages: list[dict[str, Any]] = [{"IsTruncated": True}, {"Contents": [entry("z.safetensors")], "IsTruncated": False}]
+    pages: list[dict[str, Any]] = [
+        {"IsTruncated": True},
+        {"Contents": [entry("z.safetensors")], "IsTruncated": False},
+    ]
     (found,) = stretches(pages, "")
     assert found.upto is None
 

@@ -170,7 +170,11 @@ def test_the_status_tick_does_what_the_server_did_not(
 
 def test_webhooks_are_asked_for_only_where_the_provider_can_reach_us(tmp_path: Path) -> None:
     def url(public: str | None) -> str | None:
-        return Connections(Settings(home=tmp_path, public_url=public)).start_rules("replicate").submission.webhook
+        return (
+            Connections(Settings(home=tmp_path, public_url=public))
+            .start_rules("replicate")
+            .submission.webhook
+        )
 
     assert url("https://lora.example/") == "https://lora.example/webhooks/replicate"
     assert url("http://lora.example") is None
