@@ -14,8 +14,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.dialects import postgresql, sqlite
-
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Control
 
@@ -74,12 +73,9 @@ def link_signer(database: Database, now: datetime) -> LinkSigner:
 
 
 def _made(database: Database, now: datetime) -> Control:
-    upsert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     secret = base64.b64encode(secrets.token_bytes(32)).decode()
     with database.begin() as session:
         # Two servers that start at once must agree: the first one's secret stands.
-        session.execute(
-            upsert(Control).on_conflict_do_nothing(index_elements=["name"]),
-            [{"name": _CONTROL, "value": {"secret": secret}, "changed_by": "api", "changed_at": now}],
-        )
+        row = {"name": _CONTROL, "value": {"secret": secret}, "changed_by": "api", "changed_at": now}
+        insert_unless_there(session, Control, ["name"], [row])
         return session.get_one(Control, _CONTROL)

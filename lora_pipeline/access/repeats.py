@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import IdempotencyKey
 
@@ -51,13 +51,10 @@ def begin(database: Database, user_id: str, key: str, request: str, now: datetim
 
     Raises StillAnswering and KeyUsedOtherwise.
     """
-    upsert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     row = {"user_id": user_id, "key": key, "request_sha256": request, "created_at": now}
     with database.begin() as session:
         session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - KEPT))
-        session.execute(
-            upsert(IdempotencyKey).on_conflict_do_nothing(index_elements=["user_id", "key"]), [row]
-        )
+        insert_unless_there(session, IdempotencyKey, ["user_id", "key"], [row])
         known = session.scalars(
             select(IdempotencyKey)
             .where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)

@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.observing import is_observing
 from lora_pipeline.database.tables import (
     Artifact,
@@ -247,7 +247,7 @@ def _has_job(session: Session, version: ModelVersion) -> bool:
 def _name(session: Session, version: ModelVersion, kind: str, alias: str, now: datetime) -> None:
     """Another name of the version; a name that somebody has is left alone."""
     values = {"kind": kind, "alias": alias, "version_id": version.id, "created_at": now}
-    _insert_new(session, VersionAlias, ["kind", "alias"], values)
+    insert_unless_there(session, VersionAlias, ["kind", "alias"], [values])
 
 
 def _store(
@@ -282,7 +282,7 @@ def _store(
 def _ask(session: Session, kind: Review, subject: str, details: Mapping[str, Any], now: datetime) -> None:
     """Leave something to a person, once."""
     values = {"kind": kind.value, "subject": _subject(subject), "details": dict(details), "created_at": now}
-    _insert_new(session, ReviewItem, ["kind", "subject"], values)
+    insert_unless_there(session, ReviewItem, ["kind", "subject"], [values])
 
 
 def _settle_reviews(session: Session, subjects: Iterable[str], resolution: str, now: datetime) -> None:
@@ -301,8 +301,3 @@ def _subject(text: str) -> str:
     if len(text) <= _LONGEST_SUBJECT:
         return text
     return f"{text[:200]}… {hashlib.sha256(text.encode()).hexdigest()[:32]}"
-
-
-def _insert_new(session: Session, table: Any, unique: list[str], values: Mapping[str, Any]) -> None:
-    upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(upsert(table).on_conflict_do_nothing(index_elements=unique), [dict(values)])

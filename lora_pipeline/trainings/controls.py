@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, Control, TrainingRun
 
@@ -80,8 +80,5 @@ def started_today(session: Session, now: datetime) -> StartedToday:
 
 
 def _ensure_row(session: Session) -> None:
-    upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(
-        upsert(Control).on_conflict_do_nothing(index_elements=["name"]),
-        [{"name": _SUBMISSIONS, "value": {}, "changed_by": "", "changed_at": datetime.now(UTC)}],
-    )
+    row = {"name": _SUBMISSIONS, "value": {}, "changed_by": "", "changed_at": datetime.now(UTC)}
+    insert_unless_there(session, Control, ["name"], [row])

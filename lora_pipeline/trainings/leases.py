@@ -11,21 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from sqlalchemy.dialects import postgresql, sqlite
-
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Control
 
 
 def take_lease(database: Database, name: str, duration: timedelta, now: datetime) -> str | None:
     """A token for the lease, or None while somebody else holds it."""
-    upsert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     token = uuid.uuid4().hex
     with database.begin() as session:
-        session.execute(
-            upsert(Control).on_conflict_do_nothing(index_elements=["name"]),
-            [{"name": _key(name), "value": {}, "changed_by": "", "changed_at": now}],
-        )
+        unheld = {"name": _key(name), "value": {}, "changed_by": "", "changed_at": now}
+        insert_unless_there(session, Control, ["name"], [unheld])
         row = session.get_one(Control, _key(name), with_for_update=True)
         if row.value and datetime.fromisoformat(row.value["until"]) > now:
             return None

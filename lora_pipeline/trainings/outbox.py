@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.sessions import Database, changed_rows
 from lora_pipeline.database.tables import OutboxEvent
 
@@ -48,8 +48,6 @@ class ClaimedBatch:
 
 def owe(session: Session, events: Sequence[AssetEvent], now: datetime) -> None:
     """Write events inside the caller's transaction; those already written are left as they are."""
-    if not events:
-        return
     rows = [
         {
             "event_id": event.event_id,
@@ -60,9 +58,7 @@ def owe(session: Session, events: Sequence[AssetEvent], now: datetime) -> None:
         }
         for event in {event.event_id: event for event in events}.values()
     ]
-    dialect = session.get_bind().dialect.name
-    upsert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    session.execute(upsert(OutboxEvent).on_conflict_do_nothing(index_elements=["event_id"]), rows)
+    insert_unless_there(session, OutboxEvent, ["event_id"], rows)
 
 
 def acknowledge(database: Database, token: str | None, now: datetime) -> int:

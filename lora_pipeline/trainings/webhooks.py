@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.dialects import postgresql, sqlite
-
+from lora_pipeline.database.inserting import insertion
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import WebhookDelivery
 
@@ -141,21 +140,20 @@ def runpod_delivery(body: bytes) -> Delivery:
 
 def store_delivery(database: Database, provider: str, delivery: Delivery, now: datetime) -> bool:
     """Keep a delivery; False where it had come before (retries and duplicates carry the same id)."""
-    insert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
-    statement = (
-        insert(WebhookDelivery)
-        .values(
-            provider=provider,
-            delivery_id=delivery.delivery_id,
-            job_id=delivery.job_id,
-            status=delivery.status,
-            body_sha256=delivery.body_sha256,
-            received_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=["provider", "delivery_id"])
-        .returning(WebhookDelivery.id)
-    )
     with database.begin() as session:
+        statement = (
+            insertion(session, WebhookDelivery)
+            .values(
+                provider=provider,
+                delivery_id=delivery.delivery_id,
+                job_id=delivery.job_id,
+                status=delivery.status,
+                body_sha256=delivery.body_sha256,
+                received_at=now,
+            )
+            .on_conflict_do_nothing(index_elements=["provider", "delivery_id"])
+            .returning(WebhookDelivery.id)
+        )
         return session.scalar(statement) is not None
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Artifact, ArtifactLocation, Base
+from lora_pipeline.database.inserting import insert_unless_there
+from lora_pipeline.database.tables import Artifact, ArtifactLocation
 from lora_pipeline.identity import ObjectAddress, ObjectRef, parse_object_url
 from lora_pipeline.versions.weights import VerifiedWeights
 
@@ -20,20 +19,19 @@ def keep_artifact(session: Session, weights: VerifiedWeights, now: datetime) -> 
     artifact = session.scalars(same_content).one_or_none()
     if artifact is not None:
         return artifact
-    _insert(
-        session,
-        Artifact,
-        ["content_key"],
-        content_key=weights.content_key,
-        file_sha256=weights.file_sha256,
-        autov2=weights.autov2,
-        autov3=weights.autov3,
-        size=weights.size,
-        tensor_count=weights.tensor_count,
-        rank=weights.rank,
-        header_metadata=dict(weights.metadata),
-        created_at=now,
-    )
+    row = {
+        "content_key": weights.content_key,
+        "file_sha256": weights.file_sha256,
+        "autov2": weights.autov2,
+        "autov3": weights.autov3,
+        "size": weights.size,
+        "tensor_count": weights.tensor_count,
+        "rank": weights.rank,
+        "header_metadata": dict(weights.metadata),
+        "created_at": now,
+    }
+    # Another transaction may do so at the same moment: a training is finalised while its weights are found.
+    insert_unless_there(session, Artifact, ["content_key"], [row])
     return session.scalars(same_content).one()
 
 
@@ -57,19 +55,12 @@ def keep_location(
     same_place = select(ArtifactLocation).filter_by(**own)
     place = session.scalars(same_place).one_or_none()
     if place is None:
-        _insert(
-            session, ArtifactLocation, list(own), **own, etag=etag, size=size, first_seen=now, last_seen=now
-        )
+        row = own | {"etag": etag, "size": size, "first_seen": now, "last_seen": now}
+        insert_unless_there(session, ArtifactLocation, list(own), [row])
         place = session.scalars(same_place).one()
     place.etag, place.size = etag, size
     place.last_seen, place.overwritten_at, place.deleted_at = now, None, None
     return place
-
-
-def _insert(session: Session, table: type[Base], unique: list[str], **values: Any) -> None:
-    """Insert, unless another transaction did so at the same moment: a training is finalised while its weights are found."""
-    upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(upsert(table).on_conflict_do_nothing(index_elements=unique), [values])
 
 
 def place_of(address: str) -> ObjectRef:

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import BoundedSemaphore, Thread
-from typing import Any
 
-from sqlalchemy import Table, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.inserting import insertion
 from lora_pipeline.database.sessions import Database, changed_rows
 from lora_pipeline.database.tables import ResolveCheck
 from lora_pipeline.versions.drift import Verdict
@@ -118,19 +117,18 @@ def _check_once(
 
 def _claim(session: Session, model_id: int, rules: CheckRules, now: datetime) -> bool:
     """Make the check ours: one statement, so that of several processes exactly one gets it."""
-    dialect: Any = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    table = ResolveCheck.__table__
-    assert isinstance(table, Table)
     asked = {"asked_in": rules.deployment, "asked_at": now}
     statement = (
-        dialect.insert(table)
+        insertion(session, ResolveCheck)
         .values(model_id=model_id, **asked)
         .on_conflict_do_update(
             index_elements=["model_id"],
             set_=asked,
-            where=or_(table.c.answered_in.is_(None), table.c.answered_in != rules.deployment)
-            & or_(table.c.asked_in != rules.deployment, table.c.asked_at <= now - rules.retry_after),
+            where=or_(ResolveCheck.answered_in.is_(None), ResolveCheck.answered_in != rules.deployment)
+            & or_(
+                ResolveCheck.asked_in != rules.deployment, ResolveCheck.asked_at <= now - rules.retry_after
+            ),
         )
-        .returning(table.c.model_id)
+        .returning(ResolveCheck.model_id)
     )
     return session.execute(statement).one_or_none() is not None

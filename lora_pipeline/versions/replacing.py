@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lora_pipeline.database.inserting import insert_unless_there
 from lora_pipeline.database.tables import (
     Activation,
     AuditEntry,
@@ -213,11 +213,7 @@ class Replacer:
                 {"kind": kind, "alias": alias, "version_id": version_id, "created_at": self._now}
                 for kind, alias in names
             ]
-        dialect = self._session.get_bind().dialect.name
-        upsert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        if rows:
-            statement = upsert(VersionAlias).on_conflict_do_nothing(index_elements=["kind", "alias"])
-            self._session.connection().execute(statement, rows)
+        insert_unless_there(self._session, VersionAlias, ["kind", "alias"], rows)
 
     def _begin_histories(self, past: Sequence[_Entry]) -> None:
         rows = [

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.dialects import postgresql, sqlite
-
+from lora_pipeline.database.inserting import insertion
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ProviderSighting
 from lora_pipeline.versions.asking import Seen
@@ -24,13 +23,12 @@ def remember(database: Database, targets: Mapping[int, SyncTarget], seen: Mappin
     for model_id, one in seen.items():
         row = _row(targets[model_id], one)
         (uncounted if one.total is None else counted).append(row)
-    upsert = postgresql.insert if database.dialect == "postgresql" else sqlite.insert
     for rows, columns in ((counted, _LATEST + _COUNT), (uncounted, _LATEST)):
         if not rows:
             continue
-        statement = upsert(ProviderSighting)
-        changes = {name: statement.excluded[name] for name in columns}
         with database.begin() as session:
+            statement = insertion(session, ProviderSighting)
+            changes = {name: statement.excluded[name] for name in columns}
             session.execute(
                 statement.on_conflict_do_update(index_elements=["model_id"], set_=changes),
                 sorted(rows, key=lambda row: int(row["model_id"])),

@@ -154,7 +154,7 @@ def test_doctor_finds_everything_there(ready: Run) -> None:
     assert ended.code == Exit.FINE
     found = {row["what"]: row for row in ended.json}
     assert found["database"]["how"] == "fine"
-    assert "simulated" in found["provider"]["detail"]
+    assert "simulated" in found["Replicate"]["detail"]
 
 
 def test_doctor_tells_a_provider_in_trouble_from_a_wrong_setting(

@@ -99,7 +99,7 @@ def register(database: Database, count: int) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("count", [500, pytest.param(5_000, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=pytest.mark.deep)])
 def test_every_object_is_seen_read_attached_and_followed(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
