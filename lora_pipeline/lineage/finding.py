@@ -35,7 +35,7 @@ from lora_pipeline.lineage.meanings import Meaning, not_found, only_meaning
 from lora_pipeline.lineage.node_ids import node_id, read_node_id
 from lora_pipeline.lineage.reading import read_lineage
 from lora_pipeline.lineage.rows import Scope
-from lora_pipeline.versions.version_lookup import VersionNotFound, find_version
+from lora_pipeline.versions.version_lookup import VersionNotFound, find_version, spelled_otherwise
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _TOKEN = re.compile(r"[0-9a-f]{32}|[0-9a-f-]{36}")
@@ -125,9 +125,9 @@ def _of_job(session: Session, wanted: str) -> Iterator[Meaning]:
         return
     exact = list(_of_this_job(session, job))
     yield from exact
-    if exact or job.provider != "runpod":
+    if exact:
         return
-    for text in sorted(_with_base(session, job)):
+    for text in sorted(spelled_otherwise(session, job)):
         yield from _of_this_job(session, parse_job_id(text))
 
 
@@ -148,33 +148,6 @@ def _of_this_job(session: Session, job: JobId) -> Iterator[Meaning]:
     ).first()
     if version is not None:
         yield Meaning(f"{words} {job.text} of a version", (node_id(Kind.VERSION, version),), identity)
-
-
-def _with_base(session: Session, job: JobId) -> set[str]:
-    """The RunPod jobs that are known under another spelling of this one's base."""
-    found: set[str] = set()
-    for start in (job.base, job.base.upper(), f"sync-{job.base}", f"sync-{job.base.upper()}"):
-        # Every suffix sorts before zz, in every collation.
-        runs = select(TrainingRun.training_id).where(
-            TrainingRun.provider == "runpod",
-            TrainingRun.training_id >= start,
-            TrainingRun.training_id < f"{start}zz",
-        )
-        aliases = select(VersionAlias.alias).where(
-            VersionAlias.kind == "training_id",
-            VersionAlias.alias >= f"runpod:{start}",
-            VersionAlias.alias < f"runpod:{start}zz",
-        )
-        found |= {text for text in session.scalars(runs) if text}
-        found |= {alias.removeprefix("runpod:") for alias in session.scalars(aliases)}
-    return {text for text in found if _base_of(text) == job.base}
-
-
-def _base_of(text: str) -> str | None:
-    try:
-        return parse_job_id(text).base
-    except IdentityError:
-        return None
 
 
 def _of_token(session: Session, wanted: str) -> Iterator[Meaning]:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import ModelVersion, UserModel, VersionAlias, VersionRedirect
+from lora_pipeline.database.tables import ModelVersion, TrainingRun, UserModel, VersionAlias, VersionRedirect
 from lora_pipeline.identity import (
     IdentityError,
+    JobId,
     ObjectAddress,
+    ObjectRef,
     VersionRef,
+    job_of,
+    object_uri,
     parse_job_id,
     parse_object_url,
     parse_version,
@@ -127,10 +132,14 @@ def _same_version(version: NamedVersion, ref: VersionRef) -> bool:
 def _job_aliases(wanted: str) -> frozenset[str]:
     """How the job is written among the aliases: word for word, and by what every spelling of it shares."""
     try:
-        job = parse_job_id(wanted.removeprefix("replicate:").removeprefix("runpod:"))
+        job = _job(wanted)
     except IdentityError:
         return frozenset()
     return frozenset({f"{job.provider}:{job.text}", f"{job.provider}:{job.base}"})
+
+
+def _job(wanted: str) -> JobId:
+    return parse_job_id(wanted.removeprefix("replicate:").removeprefix("runpod:"))
 
 
 def _base_aliases(version: NamedVersion) -> frozenset[str]:
@@ -138,7 +147,7 @@ def _base_aliases(version: NamedVersion) -> frozenset[str]:
     return frozenset(name for alias in jobs for name in _job_aliases(alias))
 
 
-def _place(address: str) -> object:
+def _place(address: str) -> ObjectRef | str | None:
     """What an address points at, however it is spelled; None where it is no address."""
     if address.startswith("file://"):
         return address
@@ -149,6 +158,14 @@ def _place(address: str) -> object:
     except IdentityError:
         return None
     return parsed.ref if isinstance(parsed, ObjectAddress) else None
+
+
+def _addresses(wanted: str) -> set[str]:
+    """How an object's address may stand among the aliases: word for word, and as everybody writes it."""
+    place = _place(wanted)
+    with suppress(IdentityError):
+        return {wanted, object_uri(place)} if isinstance(place, ObjectRef) else {wanted}
+    return {wanted}
 
 
 def _named_versions(session: Session, model_id: int) -> list[NamedVersion]:
@@ -196,11 +213,14 @@ def _whose(session: Session, wanted: str) -> str | None:
 def versions_named(session: Session, text: str) -> list[ModelVersion]:
     """The versions, of whichever model, that have this text among their other names; merged ones as what they became.
 
-    Only what an index finds: a job's id, an address word for word, `owner/name:hash`, an old entry's id.
+    Only what an index finds: a job's id (of RunPod's also without its suffix), the address of an object,
+    `owner/name:hash`, an old entry's id.
     """
     wanted = text.strip()
     ref = _version_ref(wanted)
-    surely = [("training_id", alias) for alias in _job_aliases(wanted)] + [("object", wanted)]
+    jobs = _job_aliases(wanted)
+    surely = [("training_id", alias) for alias in jobs]
+    surely += [("object", address) for address in _addresses(wanted)]
     if ref is not None:
         surely.append(("provider_version", str(ref)))
     aliases = [and_(VersionAlias.kind == kind, VersionAlias.alias == alias) for kind, alias in surely]
@@ -208,8 +228,34 @@ def versions_named(session: Session, text: str) -> list[ModelVersion]:
     old = and_(VersionAlias.kind >= "legacy_id", VersionAlias.kind < "legacy_ie")
     aliases.append(and_(old, VersionAlias.alias.in_([wanted, wanted.removesuffix(".safetensors")])))
     found = session.scalars(select(VersionAlias.version_id).where(or_(*aliases))).all()
+    if not found and jobs:
+        known = [f"runpod:{text}" for text in spelled_otherwise(session, _job(wanted))]
+        of_job = and_(VersionAlias.kind == "training_id", VersionAlias.alias.in_(known))
+        found = session.scalars(select(VersionAlias.version_id).where(of_job)).all()
     survivors = dict.fromkeys(_survivor(session, version_id) for version_id in found)
     return [session.get_one(ModelVersion, version_id) for version_id in survivors]
+
+
+def spelled_otherwise(session: Session, job: JobId) -> set[str]:
+    """The RunPod jobs that are known, of runs or of versions, under another spelling of this one's base."""
+    found: set[str] = set()
+    if job.provider != "runpod":
+        return found
+    for start in (job.base, job.base.upper(), f"sync-{job.base}", f"sync-{job.base.upper()}"):
+        # Every suffix sorts before zz, in every collation.
+        runs = select(TrainingRun.training_id).where(
+            TrainingRun.provider == "runpod",
+            TrainingRun.training_id >= start,
+            TrainingRun.training_id < f"{start}zz",
+        )
+        aliases = select(VersionAlias.alias).where(
+            VersionAlias.kind == "training_id",
+            VersionAlias.alias >= f"runpod:{start}",
+            VersionAlias.alias < f"runpod:{start}zz",
+        )
+        found |= {text for text in session.scalars(runs) if text}
+        found |= {alias.removeprefix("runpod:") for alias in session.scalars(aliases)}
+    return {text for text in found if (known := job_of(text)) and known.base == job.base}
 
 
 def _survivor(session: Session, version_id: int) -> int:

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import UserModel, VersionAlias, VersionRedirect
-from lora_pipeline.versions.version_lookup import NamedVersion, VersionNotFound, find_version, match_version
+from lora_pipeline.versions.version_lookup import (
+    NamedVersion,
+    VersionNotFound,
+    find_version,
+    match_version,
+    versions_named,
+)
 from lora_pipeline_tests.versions.registered import (
     NOW,
     add_version,
@@ -110,6 +116,27 @@ def test_a_runpod_job_is_found_without_its_suffix_but_its_exact_id_wins() -> Non
     assert match_version(f"{uuid}-e2", "m", known) == 2
     assert match_version(uuid.replace("3f", "4F"), "m", known) == 3
     assert match_version(uuid, "m", known) is None, "two jobs share the base: neither is meant"
+
+
+def test_a_job_or_an_address_leads_to_its_version_however_it_is_written(database: Database) -> None:
+    uuid = "3f2b8c1e-0000-4000-8000-1234567890ab"
+    version_id = add_version(database, KEY, 1)
+    with database.begin() as session:
+        for job in (f"{uuid}-e1", f"{uuid.replace('3f', '5f')}-e1"):
+            session.add(
+                VersionAlias(kind="training_id", alias=f"runpod:{job}", version_id=version_id, created_at=NOW)
+            )
+    named = (
+        uuid,
+        uuid.upper(),
+        f"{uuid}-e2",
+        f"runpod:{uuid}-e1",
+        "https://loras.s3-accelerate.amazonaws.com/user-50c/1.safetensors",
+        "https://s3.us-west-1.amazonaws.com/loras/user-50c/1.safetensors?X-Amz-Signature=abc",
+    )
+    with database.read() as session:
+        found = {text: [version.id for version in versions_named(session, text)] for text in named}
+    assert found == {text: [version_id] for text in named}
 
 
 @given(st.text(max_size=80), st.integers(1, 9))
