@@ -5,7 +5,7 @@ here does I/O or imports anything else of the project; whether the thing exists 
 """
 
 from lora_pipeline.identity.errors import IdentityError
-from lora_pipeline.identity.jobs import JobId, parse_job_id
+from lora_pipeline.identity.jobs import JobId, job_of, parse_job_id
 from lora_pipeline.identity.models import ModelRef, parse_model
 from lora_pipeline.identity.names import parse_model_key, parse_version_name
 from lora_pipeline.identity.object_records import ObjectAddress, ObjectRef, Unresolved
@@ -26,6 +26,7 @@ __all__ = [
     "Unresolved",
     "VersionRef",
     "is_trainer_version",
+    "job_of",
     "object_uri",
     "parse_job_id",
     "parse_model",

@@ -32,14 +32,23 @@ class JobId:
         return self.text
 
 
-def parse_job_id(text: str) -> JobId:
-    """The job that `text` names; only surrounding space is removed. Raises IdentityError."""
-    text = require_text(text, "job id", _EXPECTED).strip()
+def job_of(text: object) -> JobId | None:
+    """The job that `text` names, or None: of ids that may as well be names, which is no error."""
+    if not isinstance(text, str):
+        return None
+    text = text.strip()
     if REPLICATE_JOB.fullmatch(text):
         return JobId(text, "replicate", text)
     runpod = RUNPOD_JOB.fullmatch(text)
-    if runpod:
-        return JobId(text, "runpod", runpod["base"].lower())
+    return JobId(text, "runpod", runpod["base"].lower()) if runpod else None
+
+
+def parse_job_id(text: str) -> JobId:
+    """The job that `text` names; only surrounding space is removed. Raises IdentityError."""
+    text = require_text(text, "job id", _EXPECTED).strip()
+    job = job_of(text)
+    if job is not None:
+        return job
     kind = kind_of(text)
     advice = _ADVICE.get(kind.name, "Copy the id from the provider's page or answer.")
     raise refusal("job id", text, kind.words, _EXPECTED, advice)

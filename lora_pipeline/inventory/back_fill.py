@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lora_pipeline.identity import JobId, ObjectRef
-from lora_pipeline.inventory.unifying import Place, StrongIds, contradiction, job_of
+from lora_pipeline.identity import JobId, ObjectRef, job_of
+from lora_pipeline.inventory.unifying import Place, StrongIds, contradiction
 
 JOB_CLAIMS = ("runpod_job_id", "replicate_job_id")
 TOKEN_CLAIM = "token"  # noqa: S105

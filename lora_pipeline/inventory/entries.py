@@ -18,9 +18,10 @@ from lora_pipeline.identity import (
     ObjectRef,
     ObjectUrlRules,
     Unresolved,
+    job_of,
     parse_object_url,
 )
-from lora_pipeline.inventory.unifying import Place, StrongIds, job_of
+from lora_pipeline.inventory.unifying import Place, StrongIds
 
 Entry = Mapping[str, Any]
 
@@ -89,7 +90,7 @@ class Addresses:
             return address_of(entry, self.rules).place
         folder, _, name = url.rpartition("/")
         # Only what reads itself, whatever stands before it: no query, no escape, nothing that makes a key too long.
-        if not _PLAIN_NAME.fullmatch(name) or len(url) > _SURELY_SHORT or _NOT_PLAIN.search(folder):
+        if not _PLAIN_NAME.fullmatch(name) or len(url) > _SURELY_SHORT:
             return address_of(entry, self.rules).place
         if folder not in self._folders:
             self._folders[folder] = self._folder(folder)
@@ -100,6 +101,8 @@ class Addresses:
 
     def _folder(self, folder: str) -> ObjectRef | None:
         """Where the files of a folder lie (its key ends in a slash or is empty); None where that is not so simple."""
+        if _NOT_PLAIN.search(folder):
+            return None
         place = address_of({"loraUrl": f"{folder}/{_ANY_NAME}"}, self.rules).place
         if place is None or place.object_version is not None or not place.ref.namespace.startswith("s3/"):
             return None
@@ -133,4 +136,4 @@ def moment(value: object) -> datetime | None:
 
 def is_empty(value: object) -> bool:
     """Whether a value says nothing. False and 0 say something: a verdict, a count."""
-    return value is None or value in ("", {}, [])
+    return not value and (value is None or value in ("", {}, []))

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
+# Nearly every member: a key and a value in which nothing is escaped and nothing nested. The text was read already,
+# so that what matches is one.
+_PLAIN_MEMBER = re.compile(
+    r'"([^"\\]*)"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*"|[^"\[{ \t\n\r,}]+)[ \t\n\r]*,?[ \t\n\r]*'
+)
 _INDENT = re.compile(r"\n([ \t]*)\Z")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -23,8 +27,7 @@ class JsonRefused(ValueError):
     """The text is not the one JSON object that was expected; the message says what it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One `"key": value` of an object, as offsets into the text."""
 
     key: str
@@ -47,11 +50,14 @@ def parse_strictly(text: str) -> Any:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """A value as readable JSON that UTF-8 takes."""
-    return with_half_pairs_escaped(json.dumps(value, ensure_ascii=False, indent=indent))
+    text = _READABLE.encode(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent)
+    return with_half_pairs_escaped(text)
 
 
 def with_half_pairs_escaped(text: str) -> str:
     """JSON with each half of a surrogate pair as its escape: a folder's name, or another's JSON, may hold one."""
+    if text.isascii():
+        return text
     return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
@@ -68,6 +74,7 @@ def _no_constant(name: str) -> NoReturn:
     raise JsonRefused(f"{name}, which is not JSON")
 
 
+_READABLE = json.JSONEncoder(ensure_ascii=False)
 _STRICT = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
 # Finds where a value ends. The value itself is of no interest: the text was read already.
 _scan = json.JSONDecoder().raw_decode
@@ -78,6 +85,11 @@ def members(text: str, start: int) -> list[Member]:
     found = []
     at = _after_space(text, start + 1)
     while text[at] != "}":
+        plain = _PLAIN_MEMBER.match(text, at)
+        if plain is not None:
+            found.append(Member(plain[1], at, plain.start(2), plain.end(2)))
+            at = plain.end()
+            continue
         key, key_end = _scan(text, at)
         value_start = _end_of(_COLON, text, key_end)
         _, end = _scan(text, value_start)
@@ -107,12 +119,13 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
     return found.end()
 
 
-def with_elements(text: str, start: int, kept: Mapping[int, str]) -> tuple[str, int]:
-    """The array that begins at `start` with only the `kept` elements (index → its new text), and where it ended.
+def with_elements(
+    text: str, start: int, spans: Sequence[tuple[int, int]], kept: Mapping[int, str]
+) -> tuple[str, int]:
+    """The array at `start`, of the elements at `spans`, with only the `kept` (index → its new text), and where it ended.
 
     Order, and the space and commas between elements, stay as they were.
     """
-    spans = elements(text, start)
     pieces: list[str] = []
     for index, (begin, _) in enumerate(spans):
         if index in kept:

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from lora_pipeline.identity import IdentityError, ObjectUrlRules, object_uri, parse_version_name
+from lora_pipeline.identity import IdentityError, ObjectUrlRules, job_of, object_uri, parse_version_name
 from lora_pipeline.identity.errors import without_secrets
 from lora_pipeline.inventory.entries import (
     MERGED_IDS,
@@ -20,7 +20,7 @@ from lora_pipeline.inventory.entries import (
 )
 from lora_pipeline.inventory.entry_defects import LOCAL_TIME, is_two_hours_ahead
 from lora_pipeline.inventory.survivors import is_signed
-from lora_pipeline.inventory.unifying import StrongIds, job_of
+from lora_pipeline.inventory.unifying import StrongIds
 
 _LONGEST_ALIAS = 1100
 _MOST_IMAGES = 2**31 - 1

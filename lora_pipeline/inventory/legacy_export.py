@@ -109,7 +109,7 @@ def _of_version(
     """The one entry of a version: its own and those of the versions merged into it, field by field."""
     kept = [known.versions[one] for one in (version.id, *losers) if one in known.versions]
     if kept:
-        entry = merged_entry(kept, choose_survivor(kept, [True] * len(kept)))
+        entry = merged_entry(kept, choose_survivor(kept, range(len(kept))))
         synced = moment(entry.get("lastSynced"))
         if version.last_synced_at is not None and synced is not None and synced < version.last_synced_at:
             del entry["lastSynced"]

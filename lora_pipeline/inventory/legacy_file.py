@@ -61,8 +61,8 @@ def obstacles(file: LegacyFile) -> list[str]:
         elif not has_id(entry):
             got = f"; its id is {str(entry['id'])[:40]!r}, not a text" if entry.get("id") is not None else ""
             found.append(f"entry {index + 1} has no id{got}")
-        elif odd := next((key for key in entry if key.startswith(PARAMETER)), None):
-            found.append(f"entry {index + 1} has a key {odd[:40]!r}, which reads as one of its parameters")
+        elif odd := [key for key in entry if key.startswith(PARAMETER)]:
+            found.append(f"entry {index + 1} has a key {odd[0][:40]!r}, which reads as one of its parameters")
         elif not _are_texts(entry.get(MERGED_IDS, [])):
             found.append(f"entry {index + 1} has {MERGED_IDS} that are no list of ids")
     return found

@@ -9,10 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import TrainingRun, UserModel
+from lora_pipeline.identity import job_of
 from lora_pipeline.inventory.entry_defects import STUCK_AFTER
 from lora_pipeline.inventory.legacy_entries import ImportedEntry
 from lora_pipeline.inventory.legacy_versions import PROVIDER, Loaded
-from lora_pipeline.inventory.unifying import job_of
 
 _POLICY = "imported"
 

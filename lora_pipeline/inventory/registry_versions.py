@@ -13,8 +13,15 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import Artifact, ModelVersion, UserModel, VersionAlias
-from lora_pipeline.identity import IdentityError, JobId, ObjectAddress, ObjectUrlRules, parse_object_url
-from lora_pipeline.inventory.unifying import Place, StrongIds, job_of
+from lora_pipeline.identity import (
+    IdentityError,
+    JobId,
+    ObjectAddress,
+    ObjectUrlRules,
+    job_of,
+    parse_object_url,
+)
+from lora_pipeline.inventory.unifying import Place, StrongIds
 from lora_pipeline.versions.merged_away import still_stands
 
 MOMENTS = ("trained_at", "last_synced_at")

@@ -7,13 +7,13 @@ from the first of them that has it, so that what only the poorer copy knows surv
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from lora_pipeline.identity import job_of
 from lora_pipeline.inventory.entries import (
     MERGED_IDS,
     SYNCED,
@@ -21,13 +21,10 @@ from lora_pipeline.inventory.entries import (
     is_empty,
     moment,
 )
-from lora_pipeline.inventory.unifying import job_of
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _SPECIAL = frozenset({"id", "status", "lastSynced", "description", "loraUrl"})
 _STATUS_ORDER = ("completed", "failed")
-# What every presigned address carries, of whichever provider.
-_SIGNED = re.compile("signature=", re.IGNORECASE)
 _Rank = tuple[bool, bool, datetime]
 
 PARAMETER = "parameters."
@@ -41,6 +38,7 @@ class FieldChoice:
     field: str
     """A key of the entry, or `parameters.<key>`."""
     source: int
+    """Position of the entry that it comes from."""
     reason: str
 
 
@@ -59,20 +57,28 @@ class Survivor:
     merged_ids: tuple[str, ...]
 
 
-def choose_survivor(entries: Sequence[Entry], current_urls: Sequence[bool]) -> Survivor:
-    """Decide over the entries of one LoRA. The same choice whatever order they come in.
+def choose_survivor(
+    entries: Sequence[Entry], members: Sequence[int], renamed: Container[int] = ()
+) -> Survivor:
+    """Decide over those of the entries that are one LoRA. The same choice whatever order they come in.
 
-    `current_urls` tells for each whether its address is already that of today (not of a prefix renamed since).
+    All numbers are positions in `entries`. `renamed` are those whose address is of a prefix that was renamed since.
     """
-    ranks = [_rank(entry) for entry in entries]
-    if len(set(ranks)) < len(ranks):
+    ranks = {index: _rank(entries[index]) for index in members}
+    if len(set(ranks.values())) < len(ranks):
         # Equal ranks: any order will do that does not depend on where the entries stand.
-        contents = [json.dumps(entry, sort_keys=True) for entry in entries]
-        ranked = sorted(range(len(entries)), key=lambda index: (ranks[index], contents[index]), reverse=True)
+        contents = {index: json.dumps(entries[index], sort_keys=True) for index in members}
+        ranked = sorted(members, key=lambda index: (ranks[index], contents[index]), reverse=True)
     else:
-        ranked = sorted(range(len(entries)), key=ranks.__getitem__, reverse=True)
+        ranked = sorted(members, key=ranks.__getitem__, reverse=True)
+    first = entries[ranked[0]]
     why = _why_first(ranks[ranked[0]], ranks[ranked[1]]) if len(ranked) > 1 else "the only entry"
-    choices = [_choose(entries, ranked, key, current_urls, why) for key in _keys(entries, ranked)]
+    choices = [
+        _choose(entries, ranked, key, renamed, why)
+        if key in _SPECIAL or is_empty(first.get(key))
+        else field_choice(key, ranked[0], why)
+        for key in _keys(entries, ranked)
+    ]
     choices += _missing_parameters(entries, ranked, choices)
     id_source = next(choice.source for choice in choices if choice.field == "id")
     return Survivor(ranked[0], id_source, tuple(choices), _merged_ids(entries, ranked, id_source))
@@ -103,20 +109,21 @@ def _rank(entry: Entry) -> _Rank:
 
 
 def _keys(entries: Sequence[Entry], ranked: Sequence[int]) -> list[str]:
-    keys = dict.fromkeys(key for index in ranked for key in entries[index])
+    keys: dict[str, None] = {}
+    for index in ranked:
+        keys |= dict.fromkeys(entries[index])
     keys.pop(MERGED_IDS, None)
     return list(keys)
 
 
 def _choose(
-    entries: Sequence[Entry], ranked: Sequence[int], key: str, current_urls: Sequence[bool], why: str
+    entries: Sequence[Entry], ranked: Sequence[int], key: str, renamed: Container[int], why: str
 ) -> FieldChoice:
-    if key not in _SPECIAL and not is_empty(entries[ranked[0]].get(key)):
-        return field_choice(key, ranked[0], why)
+    """A field that has rules of its own, or that the first entry does not have."""
     having = [index for index in ranked if not is_empty(entries[index].get(key))]
     if not having:
         return field_choice(key, next(index for index in ranked if key in entries[index]), "empty everywhere")
-    special = _special(entries, having, key, current_urls)
+    special = _special(entries, having, key, renamed)
     if special is not None:
         return special
     if having[0] == ranked[0]:
@@ -125,7 +132,7 @@ def _choose(
 
 
 def _special(
-    entries: Sequence[Entry], having: Sequence[int], key: str, current_urls: Sequence[bool]
+    entries: Sequence[Entry], having: Sequence[int], key: str, renamed: Container[int]
 ) -> FieldChoice | None:
     """The fields that have a reason of their own."""
     if key == "id":
@@ -146,7 +153,7 @@ def _special(
         return None if words is None else field_choice(key, words, "somebody's own words")
     if key == "loraUrl":
         # The first of the best: max keeps the one it met first.
-        best = max(having, key=lambda index: (current_urls[index], not is_signed(entries[index][key])))
+        best = max(having, key=lambda index: (index not in renamed, not is_signed(entries[index][key])))
         reason = "the address of today, unsigned" if best != having[0] else "the same object"
         return field_choice(key, best, reason)
     return None
@@ -154,7 +161,8 @@ def _special(
 
 def is_signed(url: object) -> bool:
     """Whether an address carries a signature: a secret while it lives, and dead within seven days."""
-    return isinstance(url, str) and _SIGNED.search(url) is not None
+    # Of whichever provider: each presigned address carries it.
+    return isinstance(url, str) and "signature=" in url.lower()
 
 
 def _missing_parameters(

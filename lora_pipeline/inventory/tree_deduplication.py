@@ -38,8 +38,8 @@ _Item = TypeVar("_Item")
 _CHUNK = 256
 _CHUNK_BYTES = 32 * 1024 * 1024
 """A chunk's new texts are in memory together: files near the size limit go a few at a time."""
-# Waiting for the disk is nearly all of the work: sixteen at once share its journal's commits.
-_WRITERS = 16
+# Waiting for the disk is most of the work: several at once share its journal's commits, many get into each other's way.
+_WRITERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +142,18 @@ def apply_plan(store: PlanStore, plan: TreePlan, now: Callable[[], datetime]) ->
         known = store.journal(plan.id)
         result = _Tally()
         with ThreadPoolExecutor(_WRITERS) as writers:
+            written: Iterable[bool | Skipped] = ()
             for prepared in _chunks(tree, plan.files, known, result):
                 new = [item.change for item in prepared if item.change != known.get(item.change.path)]
                 if new:
                     store.write_ahead(plan.id, new)
-                result.take(
-                    writers.map(lambda item: _attempt(item.change.path, _replace, tree, item), prepared)
+                # These are written while the next chunk's texts are made.
+                before, written = (
+                    written,
+                    writers.map(lambda item: _attempt(item.change.path, _replace, tree, item), prepared),
                 )
+                result.take(before)
+            result.take(written)
         if state != "applied":
             store.set_state(plan.id, "applied", now())
         return result.as_result(plan.id, "applied")

@@ -30,7 +30,6 @@ from lora_pipeline.inventory.survivors import (
     FieldChoice,
     Survivor,
     choose_survivor,
-    field_choice,
     merged_entry,
 )
 from lora_pipeline.inventory.unifying import StrongIds, unify
@@ -136,22 +135,22 @@ def plan_file(file: LegacyFile, addresses: Addresses, across: AcrossFiles) -> tu
 
 
 def _group(entries: Sequence[Entry], positions: tuple[int, ...], rules: ObjectUrlRules) -> MergeGroup:
-    within = [entries[index] for index in positions]
-    survivor = choose_survivor(within, [not was_renamed(entry.get("loraUrl"), rules) for entry in within])
-    fields = tuple(
-        field_choice(choice.field, positions[choice.source], choice.reason) for choice in survivor.fields
-    )
-    base = positions[survivor.base]
+    renamed = [index for index in positions if was_renamed(entries[index].get("loraUrl"), rules)]
+    survivor = choose_survivor(entries, positions, renamed)
     return MergeGroup(
-        survivor_id=within[survivor.id_source]["id"],
-        base=base,
+        survivor_id=entries[survivor.id_source]["id"],
+        base=survivor.base,
         members=positions,
-        ids=tuple(entry["id"] for entry in within),
-        fields=fields,
+        ids=tuple([entries[index]["id"] for index in positions]),
+        fields=survivor.fields,
         merged_ids=survivor.merged_ids,
         values=tuple(
-            "" if choice.source == base else shown_value(_value(entries[choice.source], choice.field))
-            for choice in fields
+            [
+                ""
+                if choice.source == survivor.base
+                else shown_value(_value(entries[choice.source], choice.field))
+                for choice in survivor.fields
+            ]
         ),
     )
 
@@ -197,7 +196,7 @@ def render(file: LegacyFile, plan: FilePlan) -> str:
         for index in group.members:
             if index != group.base:
                 del kept[index]
-    array, end = with_elements(text, top, kept)
+    array, end = with_elements(text, top, spans, kept)
     result = text[:top] + array + text[end:]
     _check(result, {**file.wrapper, VERSIONS: merged_entries(file.entries, plan)})
     return result

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
-from lora_pipeline.identity import IdentityError, JobId, ObjectRef, parse_job_id
-from lora_pipeline.identity.kinds import REPLICATE_JOB, RUNPOD_JOB
+from lora_pipeline.identity import JobId, ObjectRef
 
 
 class Place(NamedTuple):
@@ -50,19 +49,6 @@ class Unified:
 
     groups: tuple[tuple[int, ...], ...] = ()
     doubts: tuple[Doubt, ...] = field(default=())
-
-
-def job_of(text: object) -> JobId | None:
-    """The provider job that an id is, or None: most ids are names, which is no error."""
-    if not isinstance(text, str):
-        return None
-    stripped = text.strip()
-    if not (REPLICATE_JOB.fullmatch(stripped) or RUNPOD_JOB.fullmatch(stripped)):
-        return None
-    try:
-        return parse_job_id(stripped)
-    except IdentityError:
-        return None
 
 
 def unify(records: Sequence[StrongIds]) -> Unified:

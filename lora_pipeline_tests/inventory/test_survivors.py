@@ -12,8 +12,8 @@ from lora_pipeline.inventory.survivors import choose_survivor, merged_entry
 from lora_pipeline_tests.inventory.trees import SYNCED_ENTRY, WEBHOOK_ENTRY
 
 
-def merge(*entries: dict[str, Any], current: list[bool] | None = None) -> dict[str, Any]:
-    return merged_entry(entries, choose_survivor(entries, current or [True] * len(entries)))
+def merge(*entries: dict[str, Any], renamed: tuple[int, ...] = ()) -> dict[str, Any]:
+    return merged_entry(entries, choose_survivor(entries, range(len(entries)), renamed))
 
 
 def test_the_webhooks_entry_stays_and_takes_what_only_the_listing_knew() -> None:
@@ -27,7 +27,7 @@ def test_the_webhooks_entry_stays_and_takes_what_only_the_listing_knew() -> None
 
 
 def test_every_field_says_where_it_came_from_and_why() -> None:
-    survivor = choose_survivor([WEBHOOK_ENTRY, SYNCED_ENTRY], [True, True])
+    survivor = choose_survivor([WEBHOOK_ENTRY, SYNCED_ENTRY], (0, 1))
     reasons = {choice.field: (choice.source, choice.reason) for choice in survivor.fields}
     assert reasons["parameters"] == (0, "the entry with detailed parameters")
     assert reasons["id"] == (0, "the provider's job: webhooks find it by this id")
@@ -62,7 +62,7 @@ def test_parameters_are_completed_and_never_erased() -> None:
 def test_todays_unsigned_address_is_kept() -> None:
     signed = {**WEBHOOK_ENTRY, "loraUrl": f"{WEBHOOK_ENTRY['loraUrl']}?X-Amz-Signature=0f1e"}
     assert merge(signed, SYNCED_ENTRY)["loraUrl"] == SYNCED_ENTRY["loraUrl"]
-    assert merge(WEBHOOK_ENTRY, SYNCED_ENTRY, current=[False, True])["loraUrl"] == SYNCED_ENTRY["loraUrl"]
+    assert merge(WEBHOOK_ENTRY, SYNCED_ENTRY, renamed=(0,))["loraUrl"] == SYNCED_ENTRY["loraUrl"]
 
 
 def test_a_pending_entry_of_a_completed_job_becomes_completed() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_pipeline.identity import JobId, ObjectRef
-from lora_pipeline.inventory.unifying import Place, StrongIds, contradiction, job_of, unify
+from lora_pipeline.identity import JobId, ObjectRef, job_of
+from lora_pipeline.inventory.unifying import Place, StrongIds, contradiction, unify
 
 UUID = "3e248bb6-012c-4384-ae6c-4b19c126d093"
 OTHER = "11111111-012c-4384-ae6c-4b19c126d093"
