@@ -20,7 +20,6 @@ from lora_pipeline.identity import (
     ObjectAddress,
     ObjectRef,
     VersionRef,
-    job_of,
     object_uri,
     parse_job_id,
     parse_object_url,
@@ -255,7 +254,7 @@ def spelled_otherwise(session: Session, job: JobId) -> set[str]:
         )
         found |= {text for text in session.scalars(runs) if text}
         found |= {alias.removeprefix("runpod:") for alias in session.scalars(aliases)}
-    return {text for text in found if (known := job_of(text)) and known.base == job.base}
+    return {text for text in found if f"runpod:{job.base}" in _job_aliases(text)}
 
 
 def _survivor(session: Session, version_id: int) -> int:
