@@ -14,8 +14,11 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 _PORTS = {"http": 80, "https": 443}
 _LONGEST = 4096
 # Addresses of IPv6 that carry an IPv4 address which some gateway on the way will connect to.
-_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.ip_network("::/96")
+# All of IPv6 that is the public internet's. Outside of it `is_global` is true of what is not: site-local fec0::/10,
+# and 64:ff9b:1::/48, in which a network carries IPv4 addresses in places of its own choice.
+_PUBLIC = ipaddress.ip_network("2000::/3")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -81,6 +84,8 @@ def is_public(address: Address) -> bool:
     inner = _inner(address)
     if inner is not None:
         return is_public(inner)
+    if isinstance(address, ipaddress.IPv6Address) and address not in _PUBLIC:
+        return False
     # `is_global` counts some multicast as global.
     return address.is_global and not (
         address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
@@ -135,7 +140,7 @@ def _inner(address: Address) -> Address | None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if any(address in network for network in _NAT64):
+    if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if address in _COMPATIBLE and int(address) > 1:
         return ipaddress.IPv4Address(int(address))
