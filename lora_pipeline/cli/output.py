@@ -19,6 +19,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # What steers a terminal, and half a surrogate pair, which no output takes: names of files and old ids may hold both.
 _UNSHOWABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
+_ANY_WIDTH = 100_000
+
 
 def json_option(command: Command) -> Command:
     """`--json` for a command that shows something."""
@@ -58,15 +60,31 @@ def show_table(
 
 
 def _print_for_terminal(cells: Sequence[Sequence[str]], columns: Sequence[str], title: str | None) -> None:
+    """As wide as the terminal; where a word would not fit whole, one value a line: ids are there to be copied."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*_headings(columns), title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    terminal = console()
+    headings = [Column(heading, overflow="fold") for heading in _headings(columns)]
+    table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for row in cells:
         # Text, not markup: a file may be called [red].jpg.
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    unbroken = terminal.measure(table, options=terminal.options.update(max_width=_ANY_WIDTH))
+    if unbroken.minimum <= terminal.width or len(columns) <= 2:
+        terminal.print(table)
+        return
+    if title:
+        click.echo(title)
+    for row in cells:
+        click.echo()
+        record = Table.grid(Column(style="bold"), Column(overflow="fold"), padding=(0, 2))
+        for heading, cell in zip(_headings(columns), row, strict=True):
+            if cell:
+                record.add_row(heading, Text(cell))
+        terminal.print(record)
+    click.echo()
 
 
 def _print_plain(cells: Sequence[Sequence[str]], columns: Sequence[str], title: str | None) -> None:
