@@ -107,7 +107,8 @@ def _dedupe_tree(
             show_json({**plan_facts(plan), "state": store.state(plan.id), "file": str(store.file(plan.id))})
         else:
             _show_plan(plan, store)
-        found = Exit.DRIFT if plan.files or plan.reviews else Exit.FINE
+        left = plan.files and store.state(plan.id) != "applied"
+        found = Exit.DRIFT if left or plan.reviews else Exit.FINE
         return most_serious([skipped, found])
     result = apply_plan(store, plan, _now)
     _show_result(result, as_json, "changed", plan)
@@ -223,7 +224,7 @@ def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | 
         show_table(rows, ["file", "reason"], title=f"{len(rows)} refused, untouched:")
     if plan is not None:
         _show_notes(plan)
-    if result.state == "applied":
+    if result.state == "applied" and (result.changed or result.already):
         click.echo(f"Undo: lora-pipeline dedupe undo {result.plan_id}")
 
 

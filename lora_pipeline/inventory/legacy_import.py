@@ -88,7 +88,7 @@ def import_tree(
 def _read(tree: LegacyTree, path: str) -> tuple[LegacyFile, LegacyModel]:
     """A file that can be loaded, and whose it is. FileRefused for any other."""
     file = parse_file(path, tree.read(path))
-    problem = unstorable([path, file.wrapper])
+    problem = unstorable([str(tree.base), path, file.wrapper])
     if problem is not None:
         raise FileRefused(problem)
     model = model_of(path, str(tree.base))

@@ -56,9 +56,9 @@ def test_a_plan_whose_folder_is_gone_is_refused_and_can_be_applied_when_it_is_ba
     )
     elsewhere.rename(tree)
     assert run("dedupe", "--apply", "--plan", plan).code == Exit.FINE
-    assert (
-        f"This plan is applied. Undo: lora-pipeline dedupe undo {plan}" in run("dedupe", "--plan", plan).out
-    )
+    shown = run("dedupe", "--plan", plan)
+    assert f"This plan is applied. Undo: lora-pipeline dedupe undo {plan}" in shown.out
+    assert shown.code == Exit.FINE, "what it found is done"
 
 
 def test_undo_without_the_backup_is_refused_and_named(run: Run, tree: Path) -> None:
@@ -77,6 +77,20 @@ def test_undo_without_the_backup_is_refused_and_named(run: Run, tree: Path) -> N
 def test_apply_without_a_plan_makes_one(run: Run, tree: Path) -> None:
     assert run("dedupe", "--base-dir", str(tree), "--apply").code == Exit.FINE
     assert run("dedupe", "--base-dir", str(tree)).code == Exit.FINE
+    again = run("dedupe", "--base-dir", str(tree), "--apply")
+    assert (again.code, "there were no duplicates" in again.out, "undo" in again.out) == (
+        Exit.FINE,
+        True,
+        False,
+    )
+
+
+def test_a_folder_whose_name_no_database_keeps_is_deduplicated_and_not_imported(run: Run, tree: Path) -> None:
+    odd = tree.rename(tree.with_name("styles \udcff"))
+    assert run("dedupe", "--base-dir", str(odd), "--apply").code == Exit.FINE
+    run("db", "upgrade")
+    ended = run("import", "training-versions", str(odd))
+    assert (ended.code, "a character that no database keeps" in ended.out) == (Exit.ERROR, True)
 
 
 def test_what_was_skipped_is_named_and_told_by_the_exit_code(run: Run, tree: Path) -> None:
