@@ -137,5 +137,15 @@ def _serve(session: Session, model: UserModel, version: ModelVersion, now: datet
     model.completed_at = version.trained_at or now
     model.updated_at = now
     user = session.get_one(User, model.user_id)
-    if user.active_model_id is None:
+    if user.active_model_id is None or _trained_later(session, user.active_model_id, model, version):
         user.active_model_id = model.id
+
+
+def _trained_later(session: Session, active_id: int, model: UserModel, version: ModelVersion) -> bool:
+    """Whether the version makes its model the one that its user completed last, which is the one they generate with."""
+    if active_id == model.id:
+        return False
+    active = session.get_one(UserModel, active_id)
+    if active.training_status != "completed" or active.completed_at is None:
+        return True
+    return version.trained_at is not None and version.trained_at > active.completed_at

@@ -137,6 +137,37 @@ def test_a_sync_over_http_repairs_what_the_provider_has_newer(
     assert (again["updated"], again["currentVersion"]) == (False, synced["currentVersion"])
 
 
+def test_the_model_that_a_user_completed_last_is_the_one_that_button_report_and_resolve_mean(
+    connections: Connections,
+    simulator: RunningSimulator,
+    anna: httpx.Client,
+    admin: httpx.Client,
+    tmp_path: Path,
+) -> None:
+    urls = uploaded_urls(anna, tmp_path, 6)
+
+    def meant() -> set[str]:
+        (reported,) = admin.get("/api/admin/training/sync-status").json()["users"]
+        button = anna.post("/api/training/sync-version").json()
+        resolved = admin.get("/api/models/42/resolve").json()
+        return {reported["modelKey"], button["modelId"], resolved["modelId"]}
+
+    cancelled = start(anna, urls, name="Never trained")["modelId"]
+    anna.post(f"/api/models/{cancelled}/cancel")
+    first = start(anna, urls, name="Anna")["modelId"]
+    finish(connections, simulator)
+    assert meant() == {first}
+    second = start(anna, urls, name="Anna in winter")["modelId"]
+    assert meant() == {first}
+    finish(connections, simulator)
+    assert meant() == {second}
+    start(anna, urls[:5], name="Anna")
+    finish(connections, simulator)
+    assert meant() == {first}
+    anna.post(f"/api/models/{first}/rollback")
+    assert meant() == {first}
+
+
 def test_a_bulk_sync_answers_with_its_job_and_later_with_its_report(
     connections: Connections,
     simulator: RunningSimulator,
