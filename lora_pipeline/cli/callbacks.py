@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import click
 
+from lora_pipeline.cli.listing_group import ListingGroup
 from lora_pipeline.cli.output import json_option
 
 _COLUMNS = ["event_id", "kind", "model", "state", "attempts", "next_attempt_at", "last_error"]
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def callbacks(ctx: click.Context) -> None:
+@click.group(cls=ListingGroup)
+def callbacks() -> None:
     """Callbacks to the application: list (the default), send-again."""
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_command)
 
 
 @callbacks.command("list")
@@ -22,9 +20,7 @@ def callbacks(ctx: click.Context) -> None:
 @click.option("--failing", is_flag=True, help="Only those that were tried in vain.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
-def list_command(
-    everything: bool = False, failing: bool = False, limit: int = 50, as_json: bool = False
-) -> None:
+def list_command(everything: bool, failing: bool, limit: int, as_json: bool) -> None:
     """The newest callbacks that the application has not taken."""
     if everything and failing:
         raise click.UsageError("Give --all or --failing, not both.")

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import click
 
+from lora_pipeline.cli.listing_group import ListingGroup
 from lora_pipeline.cli.output import json_option
 from lora_pipeline.cli.training_actions import cancel, resolve, retry
 
 _COLUMNS = ["run", "model", "attempt", "state", "progress", "training_id", "asked_by", "created_at", "reason"]
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def trainings(ctx: click.Context) -> None:
+@click.group(cls=ListingGroup)
+def trainings() -> None:
     """Training runs: list (the default), show, cancel, retry, resolve, pause, resume."""
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_command)
 
 
 @trainings.command("list")
@@ -24,9 +22,7 @@ def trainings(ctx: click.Context) -> None:
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
-def list_command(
-    model: str | None = None, open_only: bool = False, limit: int = 50, as_json: bool = False
-) -> None:
+def list_command(model: str | None, open_only: bool, limit: int, as_json: bool) -> None:
     """The newest training runs."""
     from lora_pipeline.cli.environment import connect
     from lora_pipeline.cli.output import show_json, show_table

@@ -72,7 +72,7 @@ def test_a_training_is_submitted_once_and_shown(
     again = ready("train", "user-50c")
     assert again.code == Exit.FINE
     assert at_simulator.paid()["count"] == 1
-    assert [row["run"] for row in ready("trainings", "list", "--open", "--json").json] == [shown["run"]]
+    assert [row["run"] for row in ready("trainings", "--open", "--json").json] == [shown["run"]]
 
 
 def test_parameters_that_the_trainer_would_refuse_cost_nothing(
