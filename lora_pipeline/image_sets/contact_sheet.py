@@ -123,7 +123,7 @@ def _thumbnail(read: Callable[[], bytes] | None) -> Image | None:
     if read is None:
         return None
     with Image.open(io.BytesIO(read()), formats=("JPEG",)) as picture:
-        picture.draft("RGB", (_TILE * 2, _TILE * 2))
+        picture.draft("RGB", (_TILE, _TILE))
         return ImageOps.contain(picture.convert("RGB"), (_TILE, _TILE), Image.Resampling.LANCZOS)
 
 

@@ -104,8 +104,6 @@ class ReplicateProvider:
     def ensure_destination(self, destination: str, *, description: str) -> None:
         """Create the private destination model unless it exists; it costs nothing and may be asked for repeatedly."""
         model = _model(destination)
-        if self._exists(model):
-            return
         answer = self._client.repeatable(
             f"the creation of model {model}",
             lambda client: client.models.create(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from lora_pipeline.connections import Connections
 from lora_pipeline.trainings.leases import give_lease_back, renew_lease, take_lease
+
+_RENEWALS = 10
+"""How often a lease is renewed within its own time: a few renewals may fail to come in time without harm."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,21 @@ class BatchLease:
         self._connections = connections
         self._name = name
         self._token = token
+        self._sure_until: datetime | None = None
         self.keep = False
         """Set where everything failed: the next batch then waits out the lease instead of failing at once again."""
 
     def renew(self) -> bool:
         """Hold on to the lease; False where another batch has it, so that nothing (more) is done."""
-        settings = self._connections.settings
-        return self._token is not None and renew_lease(
-            self._connections.database, self._name, self._token, settings.lease, self._connections.now()
+        now, duration = self._connections.now(), self._connections.settings.lease
+        if self._sure_until is not None and now < self._sure_until:
+            return True
+        held = self._token is not None and renew_lease(
+            self._connections.database, self._name, self._token, duration, now
         )
+        # Nobody can have taken it before it ends: asking again for each of a thousand models would be in vain.
+        self._sure_until = now + duration / _RENEWALS if held else None
+        return held
 
 
 @contextmanager

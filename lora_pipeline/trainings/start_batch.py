@@ -40,7 +40,7 @@ _HANDED_OUT = 500
 _NAMED = 10
 # A file that cannot be read or stored is tried again for this long before its set goes on without it.
 _PATIENCE = timedelta(minutes=20)
-# For a provider that throttles, in all: a thousand new models need twice the creations that Replicate takes a minute.
+# For a provider that throttles, in all: a thousand trainings are more creations than Replicate takes a minute.
 _WAITS = timedelta(minutes=10)
 
 _EXPECTED_TROUBLE = (

@@ -29,6 +29,7 @@ from lora_pipeline.objects.store import ObjectStore
 from lora_pipeline.providers.protocol import (
     DestinationMissing,
     InsufficientCredit,
+    ProviderError,
     ProviderUnavailable,
     Refused,
     Throttled,
@@ -96,7 +97,7 @@ class _Dataset:
     lease: str
     token: str
     destination: str
-    model_name: str
+    model_key: str
     simulated: bool
     """Asked before anything is sent: after the creation, no question may stand between the answer and the row."""
     request: TrainingRequest = field(repr=False)
@@ -124,11 +125,9 @@ def submit_training(
         return SubmissionResult(run_id, Submission.TAKEN)
     try:
         dataset = _dataset(database, store, provider, run_id, lease, rules)
-    except (ProviderUnavailable, UnknownOutcome) as error:
+    except ProviderError as error:
         # Nothing was asked to train yet: an upload of unknown outcome is at worst a file that expires.
-        return _defer(database, run_id, lease, clock(), error)
-    except Refused as error:
-        return _refuse(database, run_id, lease, clock(), str(error))
+        return _not_started(database, run_id, lease, clock(), error)
     if dataset is None:
         return SubmissionResult(run_id, Submission.TAKEN)
     refusal = _commit_intent(database, dataset, rules, clock())
@@ -171,8 +170,12 @@ def _dataset(
     simulated = provider.simulated
     with database.read() as session:
         run = session.get_one(TrainingRun, run_id)
-        model_name = session.get_one(UserModel, run.model_id).model_key
+        model = session.get_one(UserModel, run.model_id)
+        has_destination = model.replicate_model_id == run.destination or _was_trained_into(session, run)
     assert run.zip_key is not None
+    if not has_destination:
+        # Asking for the training first would count against the provider's limit of creations and bring a 404.
+        _make_destination(provider, run.destination, model.model_key)
     url = store.presign_get(run.zip_key, DATASET_URL_LIFE)
     if url is None:
         with _local_copy(store, run.zip_key) as content:
@@ -193,7 +196,23 @@ def _dataset(
             return None
     inputs: dict[str, Any] = {**run.parameters, "input_images": url}
     request = TrainingRequest(run.trainer_requested, run.destination, inputs, rules.webhook, run.token)
-    return _Dataset(run_id, lease, run.token, run.destination, model_name, simulated, request)
+    return _Dataset(run_id, lease, run.token, run.destination, model.model_key, simulated, request)
+
+
+def _was_trained_into(session: Session, run: TrainingRun) -> bool:
+    earlier = select(TrainingRun.id).where(
+        TrainingRun.model_id == run.model_id,
+        TrainingRun.destination == run.destination,
+        TrainingRun.training_id.is_not(None),
+    )
+    return session.scalars(earlier.limit(1)).first() is not None
+
+
+def _make_destination(provider: TrainingProvider, destination: str, model_key: str) -> None:
+    try:
+        provider.ensure_destination(destination, description=f"LoRA of {model_key}")
+    except UnknownOutcome as error:
+        raise ProviderUnavailable(f"creating the destination {destination}: {error}") from error
 
 
 def _commit_intent(
@@ -242,18 +261,9 @@ def _send(
     except UnknownOutcome as error:
         log.warning("training %s: outcome of the submission is unknown: %s", dataset.run_id, error)
         return SubmissionResult(dataset.run_id, Submission.UNKNOWN, reason=str(error))
-    except Refused as error:
-        return _refuse(database, dataset.run_id, dataset.lease, clock(), str(error))
-    except InsufficientCredit as error:
-        with database.begin() as session:
-            set_switch(session, paused=True, reason=str(error), actor="provider", now=clock())
-        return _defer(database, dataset.run_id, dataset.lease, clock(), error)
-    except Unauthenticated as error:
-        _defer(database, dataset.run_id, dataset.lease, clock(), error)
-        raise
-    except (ProviderUnavailable, DestinationMissing) as error:
+    except ProviderError as error:
         # A destination still missing right after it was made is a provider that is not done making it.
-        return _defer(database, dataset.run_id, dataset.lease, clock(), error)
+        return _not_started(database, dataset.run_id, dataset.lease, clock(), error)
     with database.begin() as session:
         adopt(session, dataset.run_id, job, dataset.simulated, clock(), emit=emit)
     return SubmissionResult(dataset.run_id, Submission.SUBMITTED, training_id=job.id)
@@ -264,11 +274,24 @@ def _create(provider: TrainingProvider, dataset: _Dataset) -> TrainingJob:
     try:
         return provider.create_training(dataset.request)
     except DestinationMissing:
-        try:
-            provider.ensure_destination(dataset.destination, description=f"LoRA of {dataset.model_name}")
-        except UnknownOutcome as error:
-            raise ProviderUnavailable(f"creating the destination {dataset.destination}: {error}") from error
+        # Somebody deleted it since it was trained into.
+        _make_destination(provider, dataset.destination, dataset.model_key)
         return provider.create_training(dataset.request)
+
+
+def _not_started(
+    database: Database, run_id: int, lease: str, now: datetime, error: ProviderError
+) -> SubmissionResult:
+    """What follows from an error that surely started nothing. Raises Unauthenticated."""
+    if isinstance(error, Refused):
+        return _refuse(database, run_id, lease, now, str(error))
+    if isinstance(error, InsufficientCredit):
+        with database.begin() as session:
+            set_switch(session, paused=True, reason=str(error), actor="provider", now=now)
+    deferred = _defer(database, run_id, lease, now, error)
+    if isinstance(error, Unauthenticated):
+        raise error
+    return deferred
 
 
 def _defer(database: Database, run_id: int, lease: str, now: datetime, error: Exception) -> SubmissionResult:

@@ -41,7 +41,7 @@ def test_a_line_of_runpod_does_too() -> None:
 
 
 def test_a_replay_says_what_each_tick_did(capsys: pytest.CaptureFixture[str]) -> None:
-    replay.main(Setting(Conditions(answers=(Answer.LOST,))).line((Fate(killed=3), Fate())))
+    replay.main(Setting(Conditions(answers=(Answer.LOST,))).line((Fate(killed=4), Fate())))
     told = capsys.readouterr().out
     assert "after the creation" in told
     assert "['running'] []" in told
