@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-Text200 = Annotated[str, Field(min_length=1, max_length=200)]
-UserId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+_ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
+Text200 = Annotated[str, Field(min_length=1, max_length=200, pattern=_ONE_LINE)]
+UserId = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
 Status = Literal["pending", "starting", "training", "completed", "failed", "canceled"]
 ModelType = Literal["person", "object", "style"]
 
@@ -62,7 +63,7 @@ class UploadAnswer(Answer):
 class StartRequest(Request):
     model_name: Text200
     model_type: ModelType = "person"
-    gender: Annotated[str, Field(max_length=16)] | None = None
+    gender: Annotated[str, Field(max_length=16, pattern=_ONE_LINE)] | None = None
     image_urls: Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(max_length=1000)]
     user_id: UserId | None = None
     """For administrators: whose model it is."""
@@ -293,7 +294,7 @@ class ImageChange(Request):
     name: Annotated[str, Field(min_length=1, max_length=1000)]
     choice: Literal["include", "exclude", "checks"] | None = None
     """`checks` leaves it to the checks again."""
-    caption: Annotated[str, Field(max_length=10_000)] | None = None
+    caption: Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")] | None = None
     """An empty text takes the caption away."""
 
 

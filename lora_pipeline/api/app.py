@@ -22,6 +22,7 @@ from lora_pipeline.api import (
 from lora_pipeline.api.authentication import require_guarded
 from lora_pipeline.api.bodies import BodyBounds
 from lora_pipeline.api.description import describe_problems
+from lora_pipeline.api.heads import HeadAsGet
 from lora_pipeline.api.hosts import KnownHosts, allowed_hosts
 from lora_pipeline.api.measuring import Measured
 from lora_pipeline.api.problems import OperationErrors, answer_with_problems
@@ -50,9 +51,11 @@ def create_app(connections: Connections) -> FastAPI:
         # FastAPI's own pages are loaded from other people's servers.
         docs_url=None,
         redoc_url=None,
+        # A redirect would lead to http:// behind a proxy that ends TLS, and take the key there.
+        redirect_slashes=False,
     )
     app.state.services = services
-    for part in (training, uploads, models, images, downloads, pictures, lineage, admin, health, metrics):
+    for part in (uploads, training, models, images, downloads, pictures, lineage, admin, health, metrics):
         app.include_router(part.router)
     app.include_router(reference.router)
     app.include_router(webhooks_router(connections))
@@ -63,6 +66,7 @@ def create_app(connections: Connections) -> FastAPI:
     app.add_middleware(BodyBounds, cap_of=lambda path: _cap_of(path, settings))
     app.add_middleware(KnownHosts, allowed=allowed_hosts(settings))
     app.add_middleware(Measured, counts=services.counts)
+    app.add_middleware(HeadAsGet)
     return app
 
 

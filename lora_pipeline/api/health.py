@@ -26,11 +26,12 @@ def healthz(services: Shared) -> HealthAnswer:
 
 @router.get("/readyz")
 def readyz(services: Shared) -> HealthAnswer:
-    """200 where requests can be served: the database answers, and a provider and an object store are set."""
+    """200 where requests can be served: the database answers, and the providers and the object store are set."""
     _ask_database(services)
     connections = services.connections
     try:
-        connections.settings.replicate_connection()
+        for name in connections.settings.providers_in_use:
+            connections.provider_named(name)
         _ = connections.store.root
     except SettingsError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None

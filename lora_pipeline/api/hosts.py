@@ -11,15 +11,15 @@ from lora_pipeline.settings import LOOPBACK, Settings
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
-    """The names under which browsers may reach us; empty where any will do.
+    """The names under which we may be reached; empty where any will do.
 
-    On loopback only loopback's own: a page from elsewhere could otherwise give this machine's address a name
-    of its own and read people's pictures through a visitor's browser. Elsewhere a proxy decides.
+    On loopback, where some things need no key, its own and a proxy's: a page from elsewhere could otherwise give this
+    machine's address a name of its own and read people's pictures through a visitor's browser. Elsewhere nothing is
+    told without a key, and probes and scrapers ask by a number that nobody knows beforehand.
     """
-    public = urlsplit(settings.resolved_public_url).hostname or ""
-    if settings.api_host in LOOPBACK:
-        return LOOPBACK | {public}
-    return frozenset({public}) if settings.public_url else frozenset()
+    if settings.api_host not in LOOPBACK:
+        return frozenset()
+    return LOOPBACK | {urlsplit(settings.resolved_public_url).hostname or ""}
 
 
 class KnownHosts:

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from lora_pipeline.api.reference_style import STYLE
+from lora_pipeline.api.services import Shared
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,9 +27,9 @@ Schema = Mapping[str, Any]
 
 
 @router.get("/docs")
-def reference(request: Request) -> HTMLResponse:
+def reference(request: Request, services: Shared) -> HTMLResponse:
     """The page."""
-    base = str(request.base_url).rstrip("/")
+    base = services.connections.settings.resolved_public_url
     headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
     return HTMLResponse(page(request.app.openapi(), base), headers=headers)
 

@@ -244,6 +244,17 @@ def test_a_body_that_is_deep_odd_or_no_json_is_refused(anna: httpx.Client) -> No
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_control_characters_are_refused_alike_on_both_databases(anna: httpx.Client) -> None:
+    for field, text in (("modelName", "A\0"), ("modelName", "A\nB"), ("gender", "\x1b[1m"), ("userId", "\0")):
+        body = {"modelName": "A", "imageUrls": []} | {field: text}
+        detail = problem(anna.post("/api/training/start", json=body), 422)
+        assert detail.startswith(f"body.{field}: "), detail
+    caption = {"name": "a.jpg", "caption": "in a suit\0"}
+    assert problem(anna.patch("/api/models/x/images", json=caption), 422).startswith("body.caption: ")
+    reason = problem(anna.post("/api/models/x/pin", json={"reason": "\0"}), 422)
+    assert reason.startswith("body.reason: ")
+
+
 def test_image_addresses_into_this_network_are_refused_before_anything_is_made(
     connections: Connections, anna: httpx.Client
 ) -> None:

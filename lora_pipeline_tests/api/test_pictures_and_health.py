@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
 from lora_pipeline.access.links import link_signer
 from lora_pipeline.api.app import create_app
@@ -84,6 +85,32 @@ def test_a_number_that_is_none_is_refused_as_a_problem(client: httpx.Client) -> 
 def test_another_name_for_this_machine_is_refused(client: httpx.Client) -> None:
     assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/healthz", headers={"Host": "localhost:8010"}).status_code == 200
+
+
+def test_a_server_that_others_can_reach_is_probed_by_whatever_name_it_has(connections: Connections) -> None:
+    connections.settings.api_host = "0.0.0.0"  # the test still listens on loopback
+    connections.settings.public_url = "https://loras.example"
+    with serving(connections) as anyone:
+        for host in ("loras.example", "10.1.2.3:8010", "localhost"):
+            assert anyone.get("/healthz", headers={"Host": host}).status_code == 200, host
+        assert "https://loras.example/api/training/start" in anyone.get("/docs").text
+
+
+def test_ready_wants_the_providers_that_are_used_and_no_other(connections: Connections) -> None:
+    connections.settings.replicate_api_token = None
+    connections.settings.provider = "runpod"
+    with serving(connections) as anyone:
+        assert "RUNPOD_API_KEY" in problem(anyone.get("/readyz"))
+    connections.settings.runpod_api_key = SecretStr("rpa_test")
+    connections.settings.runpod_endpoint = "abc"
+    with serving(connections) as anyone:
+        assert "LORA_OBJECT_STORE=s3://" in problem(anyone.get("/readyz")), (
+            "its worker reads and writes a bucket"
+        )
+    connections.settings.provider = "replicate"
+    connections.settings.replicate_api_token = SecretStr("r8_test")
+    with serving(connections) as anyone:
+        assert anyone.get("/readyz").status_code == 200
 
 
 def test_health_is_fine_with_a_current_database(client: httpx.Client) -> None:

@@ -30,6 +30,21 @@ def test_what_is_not_there_and_other_methods_are_told(anna: httpx.Client) -> Non
     assert problem(anna.delete("/api/models"), 405) == "got DELETE; expected GET"
 
 
+def test_head_is_answered_like_get_without_its_body(anna: httpx.Client, anyone: httpx.Client) -> None:
+    """As monitors and download programs ask."""
+    for path in ("/healthz", "/docs", "/api/models", "/openapi.json"):
+        got, head = anna.get(path), anna.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-length"] == got.headers["content-length"], path
+    assert anyone.head("/api/models").status_code == 401
+
+
+def test_an_address_with_a_slash_too_many_is_no_address(anna: httpx.Client) -> None:
+    """A redirect would name the scheme that a proxy speaks with us, and the key would follow it there."""
+    for path in ("/api/models/", "/healthz/", "/docs/"):
+        assert "/docs" in problem(anna.get(path), 404), path
+
+
 def test_a_body_that_does_not_say_that_it_is_json_is_unsupported(anna: httpx.Client) -> None:
     body = b'{"modelName": "Anna", "imageUrls": []}'
     for kind in ("text/plain", "application/x-www-form-urlencoded", "image/jpeg"):
