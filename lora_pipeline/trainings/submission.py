@@ -9,15 +9,11 @@ dies in between leaves either a run that surely was not sent (`ready`, `packed`)
 from __future__ import annotations
 
 import logging
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, BinaryIO
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
@@ -30,12 +26,10 @@ from lora_pipeline.providers.protocol import (
     DestinationMissing,
     InsufficientCredit,
     ProviderError,
-    ProviderUnavailable,
     Refused,
     Throttled,
     TrainingJob,
     TrainingProvider,
-    TrainingRequest,
     Unauthenticated,
     UnknownOutcome,
 )
@@ -43,12 +37,11 @@ from lora_pipeline.trainings.adoption import adopt
 from lora_pipeline.trainings.controls import set_switch, started_today, submission_switch
 from lora_pipeline.trainings.costs import DailyCaps, over_daily_cap
 from lora_pipeline.trainings.lifecycle import TrainingState
+from lora_pipeline.trainings.requests import PreparedRequest, make_destination, prepare_request
 from lora_pipeline.trainings.transitions import move
 
 log = logging.getLogger(__name__)
 
-# A provider queues for hours at worst; a signed dataset URL must outlive the queue but is a bearer secret.
-DATASET_URL_LIFE = timedelta(hours=48)
 ASKED_BY_SENSOR = "sensor"
 ASKED_BY_HAND = "materialisation"
 """Opened by materialising `training_zip` alone: materialising `replicate_training` is what submits it."""
@@ -89,20 +82,6 @@ class SubmissionRules:
     webhook: str | None = None
 
 
-@dataclass(frozen=True)
-class _Dataset:
-    """The packed run as it is about to be sent; `url` is a bearer secret."""
-
-    run_id: int
-    lease: str
-    token: str
-    destination: str
-    model_key: str
-    simulated: bool
-    """Asked before anything is sent: after the creation, no question may stand between the answer and the row."""
-    request: TrainingRequest = field(repr=False)
-
-
 def submit_training(
     database: Database,
     store: ObjectStore,
@@ -124,16 +103,16 @@ def submit_training(
     if not _take(database, run_id, lease, rules, clock()):
         return SubmissionResult(run_id, Submission.TAKEN)
     try:
-        dataset = _dataset(database, store, provider, run_id, lease, rules)
+        prepared = prepare_request(database, store, provider, run_id, lease, rules.webhook)
     except ProviderError as error:
         # Nothing was asked to train yet: an upload of unknown outcome is at worst a file that expires.
         return _not_started(database, run_id, lease, clock(), error)
-    if dataset is None:
+    if prepared is None:
         return SubmissionResult(run_id, Submission.TAKEN)
-    refusal = _commit_intent(database, dataset, rules, clock())
+    refusal = _commit_intent(database, prepared, rules, clock())
     if refusal is not None:
         return refusal
-    return _send(database, provider, dataset, clock, emit=emit)
+    return _send(database, provider, prepared, clock, emit=emit)
 
 
 def _take(database: Database, run_id: int, lease: str, rules: SubmissionRules, now: datetime) -> bool:
@@ -154,82 +133,21 @@ def _take(database: Database, run_id: int, lease: str, rules: SubmissionRules, n
         )
 
 
-def _dataset(
-    database: Database,
-    store: ObjectStore,
-    provider: TrainingProvider,
-    run_id: int,
-    lease: str,
-    rules: SubmissionRules,
-) -> _Dataset | None:
-    """Make the ZIP reachable for the provider; None where the lease was lost meanwhile.
-
-    A file handed to the provider becomes the token: its id is committed under the lease before anything
-    is started, so that a second submitter can never replace the mark of a request already sent.
-    """
-    simulated = provider.simulated
-    with database.read() as session:
-        run = session.get_one(TrainingRun, run_id)
-        model = session.get_one(UserModel, run.model_id)
-        has_destination = model.replicate_model_id == run.destination or _was_trained_into(session, run)
-    assert run.zip_key is not None
-    if not has_destination:
-        # Asking for the training first would count against the provider's limit of creations and bring a 404.
-        _make_destination(provider, run.destination, model.model_key)
-    url = store.presign_get(run.zip_key, DATASET_URL_LIFE)
-    if url is None:
-        with _local_copy(store, run.zip_key) as content:
-            uploaded = provider.upload_file(f"{run.token}.zip", content)
-        url = uploaded.url
-        with database.begin() as session:
-            kept = changed_rows(
-                session,
-                update(TrainingRun)
-                .where(
-                    TrainingRun.id == run_id,
-                    TrainingRun.state == TrainingState.PACKED,
-                    TrainingRun.lease_token == lease,
-                )
-                .values(provider_file_id=uploaded.id),
-            )
-        if not kept:
-            return None
-    inputs: dict[str, Any] = {**run.parameters, "input_images": url}
-    request = TrainingRequest(run.trainer_requested, run.destination, inputs, rules.webhook, run.token)
-    return _Dataset(run_id, lease, run.token, run.destination, model.model_key, simulated, request)
-
-
-def _was_trained_into(session: Session, run: TrainingRun) -> bool:
-    earlier = select(TrainingRun.id).where(
-        TrainingRun.model_id == run.model_id,
-        TrainingRun.destination == run.destination,
-        TrainingRun.training_id.is_not(None),
-    )
-    return session.scalars(earlier.limit(1)).first() is not None
-
-
-def _make_destination(provider: TrainingProvider, destination: str, model_key: str) -> None:
-    try:
-        provider.ensure_destination(destination, description=f"LoRA of {model_key}")
-    except UnknownOutcome as error:
-        raise ProviderUnavailable(f"creating the destination {destination}: {error}") from error
-
-
 def _commit_intent(
-    database: Database, dataset: _Dataset, rules: SubmissionRules, now: datetime
+    database: Database, prepared: PreparedRequest, rules: SubmissionRules, now: datetime
 ) -> SubmissionResult | None:
     """From here on the request may leave. Says why not, where the switch, the caps or another submitter object."""
     with database.begin() as session:
         switch = submission_switch(session, lock=True)
-        run = session.get_one(TrainingRun, dataset.run_id, with_for_update=True)
-        if run.state != TrainingState.PACKED or run.lease_token != dataset.lease:
-            return SubmissionResult(dataset.run_id, Submission.TAKEN)
+        run = session.get_one(TrainingRun, prepared.run_id, with_for_update=True)
+        if run.state != TrainingState.PACKED or run.lease_token != prepared.lease:
+            return SubmissionResult(prepared.run_id, Submission.TAKEN)
         # A run may have been opened while a simulator answered: what counts is who is asked now.
-        run.simulated = dataset.simulated
+        run.simulated = prepared.simulated
         reason, until = _objection(session, run, rules, switch.reason if switch.paused else None, now)
         if reason is not None:
             run.hold_reason, run.not_before, run.lease_until = reason, until, None
-            return SubmissionResult(dataset.run_id, Submission.DEFERRED, reason=reason)
+            return SubmissionResult(prepared.run_id, Submission.DEFERRED, reason=reason)
         run.post_started_at, run.not_before = now, None
         move(session, run, TrainingState.INTENT, now)
     return None
@@ -251,32 +169,32 @@ def _objection(
 def _send(
     database: Database,
     provider: TrainingProvider,
-    dataset: _Dataset,
+    prepared: PreparedRequest,
     clock: Callable[[], datetime],
     *,
     emit: bool,
 ) -> SubmissionResult:
     try:
-        job = _create(provider, dataset)
+        job = _create(provider, prepared)
     except UnknownOutcome as error:
-        log.warning("training %s: outcome of the submission is unknown: %s", dataset.run_id, error)
-        return SubmissionResult(dataset.run_id, Submission.UNKNOWN, reason=str(error))
+        log.warning("training %s: outcome of the submission is unknown: %s", prepared.run_id, error)
+        return SubmissionResult(prepared.run_id, Submission.UNKNOWN, reason=str(error))
     except ProviderError as error:
         # A destination still missing right after it was made is a provider that is not done making it.
-        return _not_started(database, dataset.run_id, dataset.lease, clock(), error)
+        return _not_started(database, prepared.run_id, prepared.lease, clock(), error)
     with database.begin() as session:
-        adopt(session, dataset.run_id, job, dataset.simulated, clock(), emit=emit)
-    return SubmissionResult(dataset.run_id, Submission.SUBMITTED, training_id=job.id)
+        adopt(session, prepared.run_id, job, prepared.simulated, clock(), emit=emit)
+    return SubmissionResult(prepared.run_id, Submission.SUBMITTED, training_id=job.id)
 
 
-def _create(provider: TrainingProvider, dataset: _Dataset) -> TrainingJob:
+def _create(provider: TrainingProvider, prepared: PreparedRequest) -> TrainingJob:
     """The one creation request; a second only after a 404 of the destination, which surely started nothing."""
     try:
-        return provider.create_training(dataset.request)
+        return provider.create_training(prepared.request)
     except DestinationMissing:
         # Somebody deleted it since it was trained into.
-        _make_destination(provider, dataset.destination, dataset.model_key)
-        return provider.create_training(dataset.request)
+        make_destination(provider, prepared.destination, prepared.model_key)
+        return provider.create_training(prepared.request)
 
 
 def _not_started(
@@ -319,16 +237,6 @@ def _refuse(database: Database, run_id: int, lease: str, now: datetime, reason: 
 def _still_ours(run: TrainingRun, lease: str) -> bool:
     """Whether no other submitter took the run over: what came of our request says nothing about theirs."""
     return run.state in _UNSENT and run.training_id is None and run.lease_token == lease
-
-
-@contextmanager
-def _local_copy(store: ObjectStore, key: str) -> Iterator[BinaryIO]:
-    """The object as a seekable file, which a multipart upload needs; gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="lora-zip-") as folder:
-        path = Path(folder) / "dataset.zip"
-        store.download(key, path)
-        with path.open("rb") as content:
-            yield content
 
 
 def submittable(database: Database, now: datetime, *, by_itself: bool) -> list[str]:
