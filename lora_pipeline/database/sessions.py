@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from lora_pipeline.database.observing import session_marks
 
 SQLITE_BUSY_MS = 30_000
+POSTGRES_CONNECT_S = 5
 _READ_ONLY = "lora_read_only"
 
 
@@ -111,7 +112,9 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # pre_ping: a database restarted under a long-lived code server must not fail the next tick.
-    return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+    # psycopg would wait 130 s for a server that takes the connection and says nothing.
+    within = {} if "connect_timeout" in url.query else {"connect_timeout": POSTGRES_CONNECT_S}
+    return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20, connect_args=within)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from lora_pipeline.access.links import link_signer
 from lora_pipeline.api.app import create_app
 from lora_pipeline.connections import Connections
+from lora_pipeline.database.sessions import POSTGRES_CONNECT_S
 from lora_pipeline.database.tables import ImageSet
 from lora_pipeline.settings import Settings, SettingsError
 from lora_pipeline_tests.api.serving import key_for, serving, with_key
@@ -126,6 +128,14 @@ def test_health_says_that_the_database_is_not_there(url: str) -> None:
     assert answer.status_code == 503
     assert "DATABASE_URL" in problem(answer)
     assert "hunter2" not in answer.text
+
+
+@pytest.mark.deep
+def test_health_does_not_wait_for_a_database_that_takes_connections_and_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql://a:b@127.0.0.1:{silent.getsockname()[1]}/c"
+        with serving(Connections(Settings(database_url=address))) as client:
+            assert "DATABASE_URL" in problem(client.get("/healthz", timeout=POSTGRES_CONNECT_S + 5))
 
 
 def test_health_names_the_command_for_an_old_schema(tmp_path: object) -> None:
