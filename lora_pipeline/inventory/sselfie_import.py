@@ -222,8 +222,9 @@ class _Import:
                 found[one.row_id], new = loaded
                 report.versions_new += new
                 report.versions_known += not new
-        new_of_weights, defects = load_weights(session, model, rows.weights, rows.runs, self.now)
-        report.versions_new += new_of_weights
+        own, own_known, defects = load_weights(session, model, rows.weights, rows.runs, self.now)
+        report.versions_new += own
+        report.versions_known += own_known
         report.defects += defects
         return found
 

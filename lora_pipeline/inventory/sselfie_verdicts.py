@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lora_pipeline.identity import IdentityError, VersionRef, parse_job_id
-from lora_pipeline.identity.errors import without_secrets
+from lora_pipeline.identity.errors import shown, without_secrets
 from lora_pipeline.inventory.entries import moment
 from lora_pipeline.inventory.entry_defects import LOCAL_TIME, STUCK_AFTER, Defect, is_two_hours_ahead
 from lora_pipeline.inventory.survivors import is_signed
 from lora_pipeline.versions.formats import KNOWN_TRAINERS, StoredVersion, read_stored, weights_problem
 
 _OPEN = frozenset({"pending", "training", "starting", "processing", "queued"})
+_TIMES = ("started_at", "created_at", "updated_at", "completed_at")
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -84,7 +85,7 @@ def judge_model(
         training_id=_text(row.get("training_id")) or job,
         version=version,
         weights_url=_unsigned(weights) if usable and weights is not None else None,
-        lora_scale=_scale(row.get("lora_scale")),
+        lora_scale=_scale(row.get("lora_scale")) or 1.0,
         is_test=is_test_row(row),
         status=str(row.get("training_status") or "pending"),
         trained_at=told - LOCAL_TIME if late and told is not None else told,
@@ -163,7 +164,7 @@ def _version_defects(
             "the trainer's own version is stored, not the trained one; not loaded. Sync finds it",
         )
     elif stored.version_problem is not None:
-        yield "malformed_version", f"{stored.version_problem}; not loaded"
+        yield "malformed_version", f"not loaded: {stored.version_problem}"
     elif text is not None and version is None:
         yield "version_without_model", "a hash whose model is not known; not loaded"
     elif version is not None and text != version.qualified:
@@ -179,7 +180,7 @@ def _weights_defects(weights: str | None, version: VersionRef | None) -> Iterato
     if problem is None and version is None and _looks_invented(weights):
         problem = "the address of its weights was put together from a hash, which leads nowhere"
     if problem is not None:
-        yield "invented_weights", f"{problem}; not loaded"
+        yield "invented_weights", f"not loaded: {problem}"
     elif is_signed(weights):
         yield (
             "signed_address",
@@ -210,14 +211,19 @@ def _state_defects(row: Mapping[str, Any], now: datetime) -> Iterator[tuple[str,
         yield "no_trigger", "no trigger word; a new one is made, which old prompts do not know"
     if is_test_row(row):
         yield "test_row", "a test row; loaded and marked as a test"
+    if row.get("lora_scale") is not None and _scale(row["lora_scale"]) is None:
+        yield "odd_scale", f"lora_scale {shown(row['lora_scale'])} is no scale between 0 and 4; 1.0 is served"
+    for key in _TIMES:
+        if _text(row.get(key)) is not None and at(row[key]) is None:
+            yield "unreadable_time", f"{key} {shown(row[key])} is no time; it counts as unknown"
 
 
-def _scale(value: object) -> float:
+def _scale(value: object) -> float | None:
     try:
-        found = float(str(value)) if value is not None else 1.0
+        found = float(str(value))
     except ValueError:
-        return 1.0
-    return found if 0 < found <= 4 else 1.0
+        return None
+    return found if 0 < found <= 4 else None
 
 
 def _unsigned(url: str) -> str:

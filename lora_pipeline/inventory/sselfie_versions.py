@@ -15,6 +15,7 @@ from lora_pipeline.inventory.sselfie_tables import PROVIDER, Row, json_object
 from lora_pipeline.inventory.sselfie_verdicts import JudgedModel, at
 
 _LONGEST_WORD = 64
+_OWN_VERSION = "no version is of its training; a version of its own, until its content tells whose it is"
 
 
 class OtherOwner(Exception):
@@ -72,31 +73,34 @@ def load_version(
 
 def load_weights(
     session: Session, model: UserModel, weights: Sequence[Row], runs: Sequence[Row], now: datetime
-) -> tuple[int, list[Defect]]:
+) -> tuple[int, int, list[Defect]]:
     """Where old rows say that weights lie: a name of the version of their training, else a version of its own.
 
-    How many versions are new, and what could not be loaded.
+    How many versions of their own are new and how many known, and what is wrong.
     """
     defects = []
     jobs = {str(row.get("id")): str(row.get("training_id") or "") for row in runs}
-    new = 0
+    new = own = 0
     for row in weights:
         bucket, key = row.get("s3_bucket"), row.get("s3_key")
         if not bucket or not key or row.get("status") == "deleted":
             continue
-        address = f"s3://{bucket}/{key}"
+        address, source = f"s3://{bucket}/{key}", f"lora_weights {row.get('id')}"
         known = _known_as(session, "object", address)
         if known is not None:
             if known.model_id != model.id:
                 owner = session.get_one(UserModel, known.model_id).model_key
                 what = f"its object is V{known.number} of {owner} already; a person decides whose it is"
-                defects.append(Defect(f"lora_weights {row.get('id')}", "other_model", what))
+                defects.append(Defect(source, "other_model", what))
+            elif known.provider_version is None:
+                own += 1
+                defects.append(Defect(source, "own_version", _OWN_VERSION))
             continue
         job = jobs.get(str(row.get("training_run_id")), "")
         version = _known_as(session, "training_id", f"{PROVIDER}:{job}") if job else None
-        source = f"lora_weights {row.get('id')}"
         if version is None:
             new += 1
+            defects.append(Defect(source, "own_version", _OWN_VERSION))
             version = _add_version(
                 session,
                 model,
@@ -110,7 +114,7 @@ def load_weights(
             version.weights_url = address
             version.provenance = {**version.provenance, "weights": source}
         _name(session, version, "object", address, now)
-    return new, defects
+    return new, own, defects
 
 
 def _has_version(session: Session, run_id: int | None) -> bool:

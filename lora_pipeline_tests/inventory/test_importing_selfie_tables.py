@@ -180,6 +180,8 @@ def test_postgresql_is_read_in_a_transaction_that_cannot_write(
         ({"model_name": "test-selfie"}, "test_row", True),
         ({"is_test": True}, "test_row", True),
         ({"trigger_word": ""}, "no_trigger", True),
+        ({"lora_scale": "strong"}, "odd_scale", True),
+        ({"completed_at": "yesterday"}, "unreadable_time", True),
     ],
 )
 def test_every_row_that_cannot_be_trusted_is_told(changes: dict[str, Any], kind: str, loaded: bool) -> None:
@@ -219,7 +221,9 @@ def test_several_rows_of_a_user_fold_into_versions_of_one_model(sqlite_database:
 def test_a_lora_that_only_the_weights_table_knows_is_not_lost(sqlite_database: Database, old: str) -> None:
     weights = {"id": "9", "user_id": "42585527", "s3_bucket": "loras", "s3_key": "old.safetensors"}
     make_database(old, [model_row()], weights=[weights])
-    assert load(sqlite_database, old).versions_new == 2
+    first, again = load(sqlite_database, old), load(sqlite_database, old)
+    assert (first.versions_new, again.versions_new, again.versions_known) == (2, 0, 2)
+    assert "own_version" in {defect.kind for defect in first.defects}
     with sqlite_database.read() as session:
         assert {version.weights_url for version in session.query(ModelVersion)} == {
             WEIGHTS,
