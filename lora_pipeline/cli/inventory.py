@@ -97,7 +97,7 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
 
 
 def _show_plan(plan: InventoryPlan) -> None:
-    from lora_pipeline.cli.output import show_table
+    from lora_pipeline.cli.output import counted, show_table
 
     _show_places(plan.report)
     if plan.changes:
@@ -105,7 +105,7 @@ def _show_plan(plan: InventoryPlan) -> None:
         _tell_more(plan.report.counts, len(plan.changes[:_ROWS]))
     _show_standings(plan.report)
     if plan.to_read:
-        click.echo(f"{plan.to_read} files with {plan.bytes_to_read:,} bytes are to be read.")
+        click.echo(f"To read: {counted(plan.to_read, 'file')}, {counted(plan.bytes_to_read, 'byte')}")
     if plan.to_read or plan.changes:
         click.echo("Nothing was changed. Read and attach them: lora-pipeline inventory --apply")
     else:
@@ -113,7 +113,7 @@ def _show_plan(plan: InventoryPlan) -> None:
 
 
 def _show_report(report: InventoryReport) -> None:
-    from lora_pipeline.cli.output import show_table
+    from lora_pipeline.cli.output import counted, show_table
 
     _show_places(report)
     _show_standings(report)
@@ -123,7 +123,8 @@ def _show_report(report: InventoryReport) -> None:
     if report.ended_early:
         click.echo(f"Ended early: {report.ended_early}")
     click.echo(
-        f"{report.read} files read, {report.bytes_hashed:,} bytes hashed, {report.attached} files attached"
+        f"{counted(report.read, 'file')} read, {counted(report.bytes_hashed, 'byte')} hashed, "
+        f"{counted(report.attached, 'file')} attached"
     )
     click.echo(f"Next: {report.next_step}")
 
@@ -151,9 +152,9 @@ def _show_places(report: InventoryReport) -> None:
 def _show_standings(report: InventoryReport) -> None:
     from lora_pipeline.cli.output import show_table
 
-    counted = ", ".join(f"{count} {standing}" for standing, count in report.standings.items() if count)
-    if counted:
-        click.echo(f"Files as they stand: {counted}")
+    standings = ", ".join(f"{count} {standing}" for standing, count in report.standings.items() if count)
+    if standings:
+        click.echo(f"Files as they stand: {standings}")
     rows = [_file(file) for file in report.notable[:_ROWS]]
     if rows:
         show_table(rows, ["object", "size", "standing", "version", "why"])

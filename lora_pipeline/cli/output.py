@@ -43,7 +43,7 @@ def show_json(value: Any) -> None:
 
 def counted(count: int, one: str, many: str = "") -> str:
     """`1 entry`, `2 entries`: the number with its word."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def show_table(

@@ -131,7 +131,8 @@ def next_step(report: InventoryReport) -> str:
         return "lora-pipeline inventory --apply goes on with what is left"
     if standings.get(Standing.DOUBTFUL):
         return (
-            "lora-pipeline inventory lists the doubtful ones; duplicates among versions: lora-pipeline dedupe"
+            "the doubtful ones say what contradicts what: correct the ids in their metadata or move them away; "
+            "versions that are one LoRA: lora-pipeline dedupe"
         )
     if standings.get(Standing.REFUSED):
         return "upload the refused files again, or delete them"
