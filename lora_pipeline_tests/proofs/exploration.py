@@ -224,7 +224,7 @@ class Explorer:
         ]
         account = memory.account
         planned = _planned(self._world, account)
-        outside = (memory.moment, memory.ticks, account.trainings, account.models, account.uploaded, planned)
+        outside = (memory.moment, memory.ticks, account.trainings, account.uploaded, planned)
         kept = (sorted(memory.content), sorted(set(memory.dagster.events)))
         text = f"{parts}{outside}{kept}{self._world.store.unavailable}"
         return hashlib.sha256(_RANDOM.sub("*", text).encode()).hexdigest()
