@@ -6,6 +6,7 @@ a crash writes the same again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ImageSet, UserModel
 from lora_pipeline.image_sets.contact_sheet import Tile, contact_sheet
-from lora_pipeline.image_sets.findings import Finding, Severity
+from lora_pipeline.image_sets.findings import Finding, Severity, with_severity
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.intake import now_utc
 from lora_pipeline.image_sets.manifest import manifest_json
@@ -40,11 +41,24 @@ _ATTEMPTS = 5
 class SetBlocked(Exception):
     """The set cannot be trained as it is; the message says why and what to do, `findings` are the blocking ones."""
 
-    def __init__(self, model_key: str, assessment: SetAssessment) -> None:
-        self.model_key = model_key
+    def __init__(self, assessment: SetAssessment) -> None:
         self.assessment = assessment
         self.findings: tuple[Finding, ...] = assessment.blocking
-        super().__init__(f"{model_key}: {'; '.join(str(finding) for finding in self.findings)}")
+        super().__init__("; ".join(str(finding) for finding in self.findings) + _left_out(assessment))
+
+
+def _left_out(assessment: SetAssessment) -> str:
+    """How many were left out for what: whoever started with web addresses has seen no verdicts."""
+    reasons = Counter(
+        next((f.code for f in with_severity(one.findings, Severity.EXCLUDE)), "by a person").replace("_", " ")
+        for one in assessment.members
+        if not one.included
+    )
+    return (
+        f". Left out: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}"
+        if reasons
+        else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def freeze_set(
         if content is None:
             frozen = latest_frozen_set(database, model_key)
             if frozen is None:
-                raise SetBlocked(model_key, _nothing(profile))
+                raise SetBlocked(_nothing(profile))
             return frozen
         _write_objects(store, content, model_key, profile)
         if _fix(database, model_key, content, profile, zip_limit_bytes, clock()):
@@ -153,7 +167,7 @@ def _content(
             assessed.image_set.asked_for_at = None
         content = _Content(assessed.assessment, assessed.digest, assessed.image_set.id, model.trigger_word)
     if content.assessment.blocking:
-        raise SetBlocked(model_key, content.assessment)
+        raise SetBlocked(content.assessment)
     return content
 
 
