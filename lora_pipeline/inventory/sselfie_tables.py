@@ -82,6 +82,9 @@ def _read(connection: Connection, shown: str) -> SelfieTables:
             f"{shown} has no table user_models; it has {', '.join(sorted(present)[:10]) or 'no table'}. "
             "Expected the selfie product's database"
         )
+    if "model_versions" in present:
+        # Ours has tables of the same names, and would be loaded into itself as a second set of models.
+        raise SourceRefused(f"{shown} is a registry of this program. Expected the selfie product's database")
     rows = {
         name: [dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()]  # noqa: S608 - fixed names
         for name in TABLES[:-1]

@@ -275,6 +275,11 @@ def test_the_command_tells_defects_and_loads(run: Run, old: str, tmp_path: Path)
     assert run("versions", "user-42585527", "--json").json["versions"][0]["active"] is True
 
 
+def test_our_own_registry_is_not_loaded_into_itself(database: Database) -> None:
+    with pytest.raises(SourceRefused, match="a registry of this program"):
+        read_tables(database.url.render_as_string(hide_password=False))
+
+
 def test_an_address_of_something_else_is_refused(run: Run, tmp_path: Path) -> None:
     run("db", "upgrade")
     with pytest.raises(SourceRefused, match="there is no file"):
