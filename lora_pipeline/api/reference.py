@@ -7,6 +7,7 @@ viewers of such descriptions are loaded from other people's servers.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -77,7 +78,7 @@ def _operation(description: Schema, method: str, path: str, operation: Schema, b
     parts = [
         f'<article id="{escape(operation["operationId"])}">',
         f'<h3><b class="{method}">{method}</b> <code>{_breakable(path)}</code></h3>',
-        f"<p>{escape(operation.get('description', operation.get('summary', '')))}</p>",
+        f"<p>{_prose(operation.get('description', operation.get('summary', '')))}</p>",
     ]
     parameters = [
         one for one in operation.get("parameters", []) if one["name"] not in ("expires", "signature")
@@ -109,7 +110,7 @@ def _answers(description: Schema, responses: Mapping[str, Schema]) -> Iterator[s
         schema = _resolved(description, content.get("schema", {}))
         yield f"<h4>Answer {escape(status)} <small>{escape(kind)}</small></h4>"
         if answer["description"] != "Successful Response":
-            yield f"<p>{escape(answer['description'])}</p>"
+            yield f"<p>{_prose(answer['description'])}</p>"
         name = schema.get("title", "")
         if name in shown:
             yield "<p>As above.</p>"
@@ -120,22 +121,24 @@ def _answers(description: Schema, responses: Mapping[str, Schema]) -> Iterator[s
 
 def _parameter_rows(description: Schema, parameters: list[Schema]) -> Iterator[tuple[str, str, str]]:
     for one in parameters:
-        needed = "" if one.get("required") else "optional"
-        about = " ".join(filter(None, (one["in"], needed, one.get("description", ""))))
-        yield one["name"], _type(description, one.get("schema", {})), about
+        needed = one["in"] if one.get("required") else f"{one['in']}, optional"
+        yield one["name"], _type(description, one.get("schema", {})), _about(needed, one)
 
 
 def _field_rows(description: Schema, schema: Schema, depth: int = 0) -> Iterator[tuple[str, str, str]]:
     needed = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
-        about = [] if name in needed else ["optional"]
+        optional = "" if name in needed else "optional"
         if "default" in field and field["default"] not in (None, []):
-            about.append(f"(default {json.dumps(field['default'])})")
-        about.append(field.get("description", ""))
-        yield "· " * depth + name, _type(description, field), " ".join(filter(None, about))
+            optional += f", {json.dumps(field['default'])} where it is left out"
+        yield "· " * depth + name, _type(description, field), _about(optional, field)
         inner = _object_in(description, field)
         if inner is not None and depth < 3:
             yield from _field_rows(description, inner, depth + 1)
+
+
+def _about(needed: str, one: Schema) -> str:
+    return ". ".join(filter(None, (needed, one.get("description", ""))))
 
 
 def _object_in(description: Schema, field: Schema) -> Schema | None:
@@ -206,10 +209,15 @@ def _sample(description: Schema, schema: Schema) -> Any:
 
 def _table(rows: Iterator[tuple[str, str, str]]) -> str:
     cells = (
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind)}</td><td>{escape(about)}</td></tr>"
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind)}</td><td>{_prose(about)}</td></tr>"
         for name, kind, about in rows
     )
     return f"<table>{''.join(cells)}</table>"
+
+
+def _prose(text: str) -> str:
+    """Text in which names stand between backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _breakable(path: str) -> str:

@@ -32,5 +32,9 @@ td { padding: .25rem .6rem .25rem 0; border-top: 1px solid var(--line); vertical
 td:first-child { width: 32%; overflow-wrap: anywhere } td:nth-child(2) { width: 24%; opacity: .8 }
 details summary { margin-top: .6rem; cursor: pointer; color: var(--link); font-size: 13px }
 a { color: var(--link) }
-@media (max-width: 60rem) { body { display: block } nav { position: static; height: auto } main { padding: 1.2rem } }
+@media (max-width: 60rem) { body { display: block } nav { position: static; height: auto; max-height: 40vh;
+  border: solid var(--line); border-width: 0 0 1px } main { padding: 1.2rem }
+  tr { display: grid; grid-template-columns: 1fr 1fr }
+  td:first-child, td:nth-child(2) { width: auto } td:nth-child(3) { grid-column: 1 / -1; border: 0; padding-top: 0 }
+  td:nth-child(3):empty { display: none } }
 """

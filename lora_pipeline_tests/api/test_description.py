@@ -189,6 +189,8 @@ def test_docs_are_one_page_of_every_operation_that_loads_nothing(anyone: httpx.C
         for operation in operations.values():
             assert f'<article id="{operation["operationId"]}">' in text, path
     assert "imageUrls" in text
+    assert "null where the training waits (see <code>message</code>)" in text
+    assert "`" not in text
     assert f"curl -X POST &#x27;{str(anyone.base_url).rstrip('/')}/api/training/start&#x27;" in text
     assert anyone.get("/redoc").status_code == 404
 
