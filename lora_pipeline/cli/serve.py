@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from lora_pipeline.cli.exits import Exit
 
 _HOST_HELP = "Address to listen on; 127.0.0.1 is this machine alone."
 
@@ -24,8 +28,10 @@ def api(host: str | None, port: int | None) -> None:
 
     given = {name: value for name, value in {"api_host": host, "api_port": port}.items() if value is not None}
     settings = Settings(**given)  # type: ignore[arg-type]
-    app = create_app(Connections(settings))
-    uvicorn.Server(server_config(app, host=settings.api_host, port=settings.api_port)).run()
+    config = server_config(create_app(Connections(settings)), host=settings.api_host, port=settings.api_port)
+    click.echo(f"HTTP at http://{settings.api_host}:{settings.api_port}, described at /docs")
+    with _failing_as_an_error():
+        uvicorn.Server(config).run()
 
 
 @click.command()
@@ -70,4 +76,14 @@ def simulator(
     click.echo(
         f"simulated Replicate and RunPod at http://{host}:{port} (nothing is trained, nothing is paid)"
     )
-    serve(settings, host, port)
+    with _failing_as_an_error():
+        serve(settings, host, port)
+
+
+@contextmanager
+def _failing_as_an_error() -> Iterator[None]:
+    """Where it cannot listen uvicorn says why, and ends with the 3 that means drift here."""
+    try:
+        yield
+    except SystemExit:
+        raise SystemExit(Exit.ERROR) from None
