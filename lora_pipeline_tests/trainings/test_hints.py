@@ -200,5 +200,6 @@ def test_a_changed_signing_secret_is_noticed_and_forgers_cannot_make_us_ask() ->
 
 
 def test_a_signing_secret_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected whsec_"):
-        Settings(home=tmp_path, replicate_webhook_secret="r8_wrong")
+    for wrong in ("r8_wrong", "whsec_", "whsec_abcde", "whsec_ab-_"):
+        with pytest.raises(ValueError, match="expected whsec_"):
+            Settings(home=tmp_path, replicate_webhook_secret=wrong)
