@@ -37,7 +37,7 @@ def dedupe_registry(plan_id: str | None, *, applied: bool, renames: Sequence[str
             show_json(asdict(plan))
         else:
             _show_plan(plan)
-        return Exit.DRIFT if plan.groups else doubtful
+        return Exit.DRIFT if plan.groups and plan.state != "applied" else doubtful
     result = apply_registry_plan(database, plan, connections.now(), actor())
     _show_result(result, as_json, "merged")
     return most_serious([doubtful, _exit_of(result)])
@@ -102,13 +102,13 @@ def _show_plan(plan: RegistryPlan) -> None:
 def _show_result(result: RegistryResult, as_json: bool, word: str) -> None:
     from dataclasses import asdict
 
-    from lora_pipeline.cli.output import show_json, show_table
+    from lora_pipeline.cli.output import counted, show_json, show_table
 
     if as_json:
         show_json(asdict(result))
         return
-    already = f", {result.already} were already" if result.already else ""
-    click.echo(f"{result.changed} LoRAs {word}{already}; plan {result.plan_id} is {result.state}")
+    already = f", {result.already} already" if result.already else ""
+    click.echo(f"{counted(result.changed, 'LoRA')} {word}{already}; plan {result.plan_id} is {result.state}")
     if result.refused:
         rows = [{"version": name, "reason": reason} for name, reason in result.refused]
         show_table(rows, ["version", "reason"], title=f"{len(rows)} refused, unchanged:")

@@ -134,6 +134,10 @@ def test_the_registry_is_deduplicated_and_undone(run: Run, home: Path) -> None:
     assert rows(database) == before
     applied = run("dedupe", "--apply", "--plan", planned(database).id, "--json")
     assert (applied.code, applied.json["changed"]) == (Exit.FINE, 1)
-    assert run("dedupe", "undo", applied.json["plan_id"]).code == Exit.FINE
+    plan = applied.json["plan_id"]
+    again = run("dedupe", "--plan", plan)
+    assert (again.code, "This plan is applied" in again.out) == (Exit.FINE, True)
+    undone = run("dedupe", "undo", plan)
+    assert (undone.code, "1 LoRA taken apart" in undone.out) == (Exit.FINE, True)
     assert rows(database) == before
     database.close()
