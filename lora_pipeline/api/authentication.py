@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Security
@@ -34,10 +35,23 @@ def require_guarded(settings: Settings) -> None:
         )
 
 
+def from_this_machine(request: Request, services: Services) -> bool:
+    """Whether nobody but this machine's own user can have asked.
+
+    A proxy on this machine that says for whom it asks (X-Forwarded-For, which uvicorn reads) asks for somebody else.
+    """
+    if not services.connections.settings.only_this_machine or request.client is None:
+        return False
+    try:
+        return ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
 def known_caller(request: Request, services: Shared, credentials: Credentials) -> Caller:
     """The caller. A Problem: 401 without a good key, 429 where it asks too often."""
     if credentials is None:
-        if services.connections.settings.api_open:
+        if services.connections.settings.api_open and from_this_machine(request, services):
             return Caller("open", OPEN_USER, is_admin=True)
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
@@ -79,7 +93,7 @@ def viewer(
 
     A server that only this machine can reach shows pictures without either, because Dagster's pages link them.
     """
-    if credentials is None and signature is None and services.connections.settings.only_this_machine:
+    if credentials is None and signature is None and from_this_machine(request, services):
         return None
     return key_or_link(request, services, credentials, expires, signature)
 

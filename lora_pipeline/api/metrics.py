@@ -9,7 +9,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
-from lora_pipeline.api.authentication import Credentials, administrator, known_caller
+from lora_pipeline.api.authentication import Credentials, administrator, from_this_machine, known_caller
 from lora_pipeline.api.services import Services, Shared
 from lora_pipeline.trainings.figures import Figures, figures
 from lora_pipeline.versions.drift import Verdict
@@ -24,7 +24,7 @@ _DRIFT_FOR_S = 60.0
 def metrics(request: Request, services: Shared, credentials: Credentials) -> PlainTextResponse:
     """Open trainings, owed events and callbacks, drift as last seen, requests. An administrator's key opens it,
     and on a server that only this machine can reach no key is needed."""
-    if not services.connections.settings.only_this_machine:
+    if not from_this_machine(request, services):
         administrator(known_caller(request, services, credentials))
     connections = services.connections
     found = figures(connections.database, connections.now())

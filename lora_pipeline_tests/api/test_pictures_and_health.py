@@ -204,6 +204,18 @@ def test_open_on_this_machine_no_key_is_needed(connections: Connections) -> None
         assert anyone.get("/api/admin/training/sync-status").status_code == 200
 
 
+def test_whom_a_proxy_on_this_machine_asks_for_is_not_its_user(connections: Connections) -> None:
+    connections.settings.api_open = True
+    sheet = f"/contact-sheets/{add_set(connections, 'sets/1/sheet.jpg')}.jpg"
+    connections.store.put_bytes("sets/1/sheet.jpg", _PICTURE)
+    with serving(connections) as anyone:
+        for path in ("/api/models", "/metrics", sheet):
+            assert anyone.get(path).status_code == 200, path
+            for forwarded in ("203.0.113.5", "127.0.0.1, 203.0.113.5", "unknown"):
+                answer = anyone.get(path, headers={"X-Forwarded-For": forwarded})
+                assert answer.status_code == 401, (path, forwarded)
+
+
 def test_metrics_tell_what_is_open_owed_and_asked(connections: Connections, client: httpx.Client) -> None:
     add_packed_run(connections.database, connections.store)
     client.get("/contact-sheets/7.jpg")
