@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row, select, text
 
 from lora_pipeline.database.tables import OutboxEvent, ReviewItem, TrainingRun
+from lora_pipeline.providers.protocol import JobState
 from lora_pipeline.trainings.late_landings import SECOND_TRAINING
 from lora_pipeline.trainings.lifecycle import TERMINAL, TrainingState
 from lora_pipeline_tests.proofs.account import Leaves, PaidTraining
@@ -158,7 +159,9 @@ def _ends(world: World, run: TrainingRun) -> Iterator[str]:
         if run.training_id is None and world.provider.shown_from(job) is not None:
             yield f"run {run.id} is {run.state}, and {job.id} is forgotten"
         elif world.provider.was_worth_it(job):
-            if run.state != TrainingState.FINALISED and not refused:
+            # What was canceled and left its weights all the same is a person's to decide: the inventory asks.
+            canceled = run.state == TrainingState.CANCELED and job.ends is JobState.CANCELED
+            if run.state != TrainingState.FINALISED and not refused and not canceled:
                 yield f"run {run.id} is {run.state}, and the weights of {job.id} are forgotten"
         elif run.state in TERMINAL and run.state != job.ends.value:
             yield f"run {run.id} is {run.state}, and {job.id} ended as {job.ends.value} without weights"
