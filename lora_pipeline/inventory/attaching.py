@@ -181,7 +181,7 @@ def _attach(
     decision: Decision,
     known: Known,
 ) -> Decision:
-    """Name the version by what was found, and give it the weights that it lacks."""
+    """Name the version by what was found, note that it was, and give it the weights that it lacks."""
     version = session.get_one(ModelVersion, decision.version_id)
     model = session.get_one(UserModel, version.model_id, with_for_update=True)
     session.refresh(version)
@@ -189,6 +189,7 @@ def _attach(
         return Decision(
             Standing.DOUBTFUL, "the version got other weights meanwhile", review=Review.DOUBTFUL_OBJECT
         )
+    version.last_synced_at = known.now
     _name(session, version, "object", object_uri(lora.ref), known.now)
     if lora.job is not None and not _has_job(session, version):
         _name(session, version, "training_id", f"{lora.job.provider}:{lora.job.text}", known.now)

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import (
+    ImageSet,
     ModelVersion,
     TrainingRun,
     UserModel,
@@ -37,6 +38,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _STYLE = re.compile(r"style_([0-9]+)")
 _ACTOR = re.compile(r"actor_([0-9]+)")
+_UNDER_WAY = ("pending", "starting", "training")
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class ExportReport:
 
 
 def export_tree(database: Database, target: Path, *, apply: bool) -> ExportReport:
-    """Write a file for every model that has a version or a failed training. Without `apply` only say which."""
+    """Write a file for every model that has a version, or a training that failed or is under way. Without `apply` only say which."""
     report = ExportReport(apply)
     with database.read() as session:
         kept = read_kept(session)
@@ -74,17 +76,58 @@ def _entries(session: Session, model: UserModel, known: KeptEntries) -> list[dic
         merged.setdefault(redirect.version_id, []).append(redirect.old_version_id)
     losers = {loser for group in merged.values() for loser in group}
     versions = session.scalars(select(ModelVersion).where(ModelVersion.model_id == model.id)).all()
-    runs = session.scalars(
-        select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.status == "failed")
-    ).all()
+    trained = _trainings(session, model)
     ids = _old_ids(session, model)
     entries = [
-        _of_version(model, version, known, merged.get(version.id, []), ids.get(version.id, []))
+        _of_version(
+            model,
+            version,
+            known,
+            merged.get(version.id, []),
+            ids.get(version.id, []),
+            trained.get(version.training_run_id or 0),
+        )
         for version in versions
         if version.id not in losers
     ]
-    entries += [_of_run(run, known.runs.get(run.id)) for run in runs]
+    entries += [
+        _of_run(one, known.runs.get(one.run.id))
+        for one in trained.values()
+        if one.run.status in ("failed", *_UNDER_WAY)
+    ]
     return sorted(entries, key=lambda entry: moment(entry.get("timestamp")) or _NEVER, reverse=True)
+
+
+class _Training(NamedTuple):
+    """A training run, and what it was trained with where that is known."""
+
+    run: TrainingRun
+    image_set: ImageSet | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an entry says of a training from its start."""
+        about = {"timestamp": _time(self.run.created_at)}
+        if self.image_set is None:
+            return about
+        chosen = self.image_set.external_id
+        selection = int(chosen) if chosen and chosen.isdecimal() else chosen
+        return {
+            **about,
+            **({"selectionSetId": selection} if selection else {}),
+            "imageCount": self.image_set.usable_count,
+        }
+
+
+def _trainings(session: Session, model: UserModel) -> dict[int, _Training]:
+    """Run id → the training."""
+    rows = session.execute(
+        select(TrainingRun, ImageSet)
+        .outerjoin(ImageSet, ImageSet.id == TrainingRun.image_set_id)
+        .where(TrainingRun.model_id == model.id)
+        .order_by(TrainingRun.id)
+    )
+    return {run.id: _Training(run, image_set) for run, image_set in rows}
 
 
 def _old_ids(session: Session, model: UserModel) -> dict[int, list[str]]:
@@ -104,7 +147,12 @@ def _old_ids(session: Session, model: UserModel) -> dict[int, list[str]]:
 
 
 def _of_version(
-    model: UserModel, version: ModelVersion, known: KeptEntries, losers: Sequence[int], ids: Sequence[str]
+    model: UserModel,
+    version: ModelVersion,
+    known: KeptEntries,
+    losers: Sequence[int],
+    ids: Sequence[str],
+    training: _Training | None,
 ) -> dict[str, Any]:
     """The one entry of a version: its own and those of the versions merged into it, field by field."""
     kept = [known.versions[one] for one in (version.id, *losers) if one in known.versions]
@@ -115,7 +163,7 @@ def _of_version(
             del entry["lastSynced"]
         entry |= {key: value for key, value in _learnt(version).items() if is_empty(entry.get(key))}
     else:
-        entry = _new_entry(model, version, ids)
+        entry = _new_entry(model, version, ids, training)
     others = [one for one in dict.fromkeys([*entry.pop(MERGED_IDS, []), *ids]) if one != entry["id"]]
     return {**entry, MERGED_IDS: others} if others else entry
 
@@ -131,7 +179,9 @@ def _learnt(version: ModelVersion) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not is_empty(value)}
 
 
-def _new_entry(model: UserModel, version: ModelVersion, ids: Sequence[str]) -> dict[str, Any]:
+def _new_entry(
+    model: UserModel, version: ModelVersion, ids: Sequence[str], training: _Training | None
+) -> dict[str, Any]:
     trained = _time(version.trained_at or version.created_at)
     return {
         "id": ids[0] if ids else f"{model.model_key}_V{version.number}",
@@ -140,21 +190,25 @@ def _new_entry(model: UserModel, version: ModelVersion, ids: Sequence[str]) -> d
         "parameters": {},
         "status": "completed",
         "imageCount": version.image_count or 0,
+        **(training.facts if training is not None else {}),
         **_learnt(version),
         "completedAt": trained,
     }
 
 
-def _of_run(run: TrainingRun, kept: dict[str, Any] | None) -> dict[str, Any]:
+def _of_run(training: _Training, kept: dict[str, Any] | None) -> dict[str, Any]:
+    run = training.run
     if kept is not None and kept.get("status") == "failed":
         return kept
     entry = kept or {
         "id": run.training_id or run.token,
         "name": f"attempt {run.attempt}",
-        "timestamp": _time(run.created_at),
         "parameters": run.parameters,
         "imageCount": 0,
+        **training.facts,
     }
+    if run.status in _UNDER_WAY:
+        return {**entry, "status": "pending"}
     # What the old system left pending for ever has failed.
     return {
         **entry,

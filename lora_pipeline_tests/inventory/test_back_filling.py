@@ -81,6 +81,9 @@ def test_the_job_in_the_metadata_names_the_version_whatever_the_file_is_called(
     assert (row.weights_url, row.weights_state) == (address, "verified")
     assert row.parameters == PARAMETERS
     assert row.provenance == {"parameters": "the webhook", "weights": "found in the bucket and verified"}
+    assert row.last_synced_at is not None
+    bucket.take()
+    assert version_row(bucket, version).last_synced_at == row.last_synced_at, "nothing of it was new"
     assert ("object", address) in aliases(bucket, version)
     with bucket.database.read() as session:
         artifact = session.get_one(Artifact, row.artifact_id)

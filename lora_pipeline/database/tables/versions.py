@@ -102,7 +102,7 @@ class ModelVersion(Base):
     is_good: Mapped[bool | None]
     """A reviewer's verdict; None where nobody gave one."""
     last_synced_at: Mapped[datetime | None]
-    """When the system that it was imported from last saw its object in the bucket."""
+    """When a listing of the bucket last brought a file of it: ours, or the system's that it was imported from."""
     provenance: Mapped[JsonObject] = mapped_column(default=dict)
     """Field name → where its value came from."""
     simulated: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
