@@ -81,15 +81,18 @@ def standing_of(
     expected = usual[run.provider]
     progress, estimated = shown_progress(run, now, expected)
     state = TrainingState(run.state)
+    status, error = SHOWN_STATUS[state], run.error
+    if state is TrainingState.FINALISED and number is None and model.training_status == "canceled":
+        status, error = model.training_status, model.failure_reason  # too late, and so not served
     return replace(
-        _before_a_run(model, SHOWN_STATUS[state], progress, number, provider_version),
+        _before_a_run(model, status, progress, number, provider_version),
         estimated=estimated,
         seconds_left=_seconds_left(run, now, expected) if state in _ESTIMATED else None,
         run_id=run.id,
         provider=run.provider,
         training_id=run.training_id,
         attempt=run.attempt,
-        error=run.error,
+        error=error,
         hold_reason=run.hold_reason,
         started_at=run.submitted_at,
         completed_at=run.completed_at,

@@ -107,6 +107,21 @@ def test_a_training_is_cancelled_and_tried_again(
     assert problem(anna.post(f"{model}/cancel", json={"run": 999}), 404)
 
 
+def test_a_training_that_was_cancelled_too_late_is_not_called_complete_until_it_is_served(
+    connections: Connections, simulator: RunningSimulator, anna: httpx.Client, tmp_path: Path
+) -> None:
+    model_id = start(anna, uploaded_urls(anna, tmp_path))["modelId"]
+    simulator.advance(7200)  # it has ended well before the cancel comes
+    anna.post(f"/api/models/{model_id}/cancel")
+    finish(connections, simulator)
+    late = progress(anna, model_id)
+    assert (late["status"], late["model"]["served"]) == ("canceled", None)
+    assert "It is registered as V1 and not served" in late["error"]
+    anna.post(f"/api/models/{model_id}/activate", json={"version": "V1"})
+    served = progress(anna, model_id)
+    assert (served["status"], served["error"]) == ("completed", None)
+
+
 def test_a_name_is_one_model_and_another_name_another(anna: httpx.Client, tmp_path: Path) -> None:
     urls = uploaded_urls(anna, tmp_path)
     first, second = start(anna, urls), start(anna, urls, name="Anna in winter")
