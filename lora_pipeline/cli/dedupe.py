@@ -208,14 +208,18 @@ def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | 
         about = (
             {}
             if plan is None
-            else {"entries_removed": plan.removed, "skipped": plan.skipped, "review": plan.reviews}
+            else {
+                "entries_removed": _done(plan, result).removed,
+                "skipped": plan.skipped,
+                "review": plan.reviews,
+            }
         )
         show_json({**asdict(result), **{key: _plain(value) for key, value in about.items()}})
         return
     already = (
         f", {result.already} {'was' if result.already == 1 else 'were'} already" if result.already else ""
     )
-    done = "" if plan is None or result.refused else f": {_merged_words(plan)}"
+    done = "" if plan is None else f": {_merged_words(plan, _done(plan, result))}"
     click.echo(
         f"{counted(result.changed, 'file')} {word}{already}; plan {result.plan_id} is {result.state}{done}"
     )
@@ -228,12 +232,20 @@ def _show_result(result: TreeResult, as_json: bool, word: str, plan: TreePlan | 
         click.echo(f"Undo: lora-pipeline dedupe undo {result.plan_id}")
 
 
-def _merged_words(plan: TreePlan) -> str:
+def _done(plan: TreePlan, result: TreeResult) -> TreePlan:
+    """The plan without the files that were refused."""
+    from dataclasses import replace
+
+    refused = {item.path for item in result.refused}
+    return replace(plan, files=tuple(file for file in plan.files if file.path not in refused))
+
+
+def _merged_words(plan: TreePlan, done: TreePlan) -> str:
     from lora_pipeline.cli.output import counted
 
-    if not plan.groups:
-        return "there were no duplicates"
-    return f"{counted(plan.removed, 'entry', 'entries')} merged into {counted(plan.groups, 'LoRA')}"
+    if not done.groups:
+        return "nothing was merged" if plan.groups else "there were no duplicates"
+    return f"{counted(done.removed, 'entry', 'entries')} merged into {counted(done.groups, 'LoRA')}"
 
 
 def _plain(value: Any) -> Any:

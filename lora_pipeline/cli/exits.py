@@ -78,6 +78,11 @@ def message_of(error: BaseException) -> str:
         # SQLAlchemy appends statement, parameters and a link; the driver's own words are the cause.
         cause = str(driver).strip().splitlines()[0].rstrip(".")
         return f"the database could not do it: {cause}. Check DATABASE_URL, then: lora-pipeline doctor"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return (
+            f"{error.filename} cannot be used: {error.strerror}. Look who may write there (LORA_HOME says where "
+            "everything is kept), then: lora-pipeline doctor"
+        )
     text = str(error).strip()
     return text or f"{name}, without a word. See where with LORA_DEBUG=1"
 

@@ -107,7 +107,21 @@ def test_what_was_skipped_is_named_and_told_by_the_exit_code(run: Run, tree: Pat
 def test_a_changed_file_is_refused(run: Run, tree: Path) -> None:
     plan = run("dedupe", "--base-dir", str(tree), "--json").json
     write(style_file(tree, 1), {"versions": [WEBHOOK_ENTRY]})
-    assert run("dedupe", "--apply", "--plan", plan["id"]).code == Exit.REFUSED
+    ended = run("dedupe", "--apply", "--plan", plan["id"], "--json")
+    assert (ended.code, ended.json["changed"], ended.json["entries_removed"]) == (Exit.REFUSED, 0, 0)
+
+
+def test_a_home_that_cannot_be_used_is_named_with_what_to_do(
+    run: Run, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORA_HOME", str(tmp_path / "file"))
+    ended = run("dedupe", "--base-dir", str(tree))
+    assert (ended.code, "lora-pipeline doctor" in ended.err, "Errno" in ended.err) == (
+        Exit.ERROR,
+        True,
+        False,
+    )
 
 
 def test_wrong_use_is_told(run: Run, tree: Path) -> None:
