@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
+from lora_pipeline.api.limits import AtMost
 from lora_pipeline.api.problems import Problem
 from lora_pipeline.connections import Connections
 from lora_pipeline.providers.protocol import ProviderError
@@ -33,17 +34,22 @@ log = logging.getLogger(__name__)
 
 # What is left over is the next status tick's: a server must not fall behind on one provider's backlog.
 _HINTS_AT_ONCE = 50
+DELIVERIES_AT_ONCE = 16
+"""A body has to be whole before it can be seen to be forged: this many of them fit into memory. Who is refused is sent
+again or polled."""
 
 
 def webhooks_router(connections: Connections) -> APIRouter:
     router = APIRouter(tags=["webhooks"])
+    at_once = AtMost(DELIVERIES_AT_ONCE)
     workers = {name: HintWorker(connections, name) for name in PROVIDERS}
 
     @router.post("/webhooks/replicate")
     async def replicate_webhook(request: Request) -> Response:
         """A training's event, signed by Replicate. 401 where it is not, 200 where it is kept or was already."""
-        body = await _body(request)
-        new = await run_in_threadpool(_receive, connections, dict(request.headers), body)
+        with at_once.place():
+            body = await _body(request)
+            new = await run_in_threadpool(_receive, connections, dict(request.headers), body)
         return JSONResponse(
             {"received": True, "new": new}, background=BackgroundTask(workers[REPLICATE].work)
         )

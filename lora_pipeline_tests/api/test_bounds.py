@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from lora_pipeline.api import bodies, server
+from lora_pipeline.api.webhooks import DELIVERIES_AT_ONCE
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import Image
 from lora_pipeline_tests.api.serving import key_for, serving, with_key
@@ -105,6 +106,29 @@ def test_a_body_that_stops_coming_is_not_waited_for(connections: Connections, an
     for thread in threads:
         thread.join()
     assert {answer.split(b"\r\n")[0].split(b" ")[1] for answer in answers} == {b"408"}
+
+
+def test_only_so_many_deliveries_are_held_in_memory_at_once(
+    anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "PAUSE_S", 60.0)
+    half = head(anna, "/webhooks/replicate", 500) + b'{"id"'
+
+    def answered(status: int) -> httpx.Response:
+        deadline = time.monotonic() + 15
+        while (answer := anna.post("/webhooks/replicate", content=b"{}")).status_code != status:
+            assert time.monotonic() < deadline, answer.text
+        return answer
+
+    with ExitStack() as held:
+        for _ in range(DELIVERIES_AT_ONCE):
+            address = (anna.base_url.host, anna.base_url.port or 80)
+            held.enter_context(socket.create_connection(address, 10)).sendall(half)
+        refused = answered(503)
+        assert problem(refused, 503)
+        assert refused.headers["retry-after"]
+        assert anna.get("/api/models").status_code == 200
+    answered(401)
 
 
 def test_requests_that_wait_for_the_database_hold_up_no_other(
