@@ -59,8 +59,9 @@ def obstacles(file: LegacyFile) -> list[str]:
         if not isinstance(entry, dict):
             found.append(f"entry {index + 1} is no object")
         elif not has_id(entry):
-            got = f"; its id is {str(entry['id'])[:40]!r}, not a text" if entry.get("id") is not None else ""
-            found.append(f"entry {index + 1} has no id{got}")
+            given = repr(entry.get("id"))[:40]
+            got = "no id" if entry.get("id") is None else f"the id {given}; expected a text that is not empty"
+            found.append(f"entry {index + 1} has {got}")
         elif odd := [key for key in entry if key.startswith(PARAMETER)]:
             found.append(f"entry {index + 1} has a key {odd[0][:40]!r}, which reads as one of its parameters")
         elif not _are_texts(entry.get(MERGED_IDS, [])):

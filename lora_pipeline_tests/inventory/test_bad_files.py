@@ -56,7 +56,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an id that is no text": (
         lambda path: path.write_text(json.dumps({"versions": [{**WEBHOOK_ENTRY, "id": 7}]})),
-        "entry 1 has no id; its id is '7', not a text",
+        "entry 1 has the id 7; expected a text that is not empty",
     ),
     "a key that reads as a parameter": (
         lambda path: path.write_text(json.dumps({"versions": [{"id": "a", "parameters.rank": 7}]})),
