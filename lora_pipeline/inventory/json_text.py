@@ -44,8 +44,10 @@ def parse_strictly(text: str) -> Any:
         raise
     except RecursionError:
         raise JsonRefused("JSON nested too deeply to read") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise JsonRefused(f"invalid JSON: {error}") from None
+    except ValueError:  # Python's own limit, told as advice for programmers
+        raise JsonRefused("a number of thousands of digits, which no reader takes") from None
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -256,6 +256,8 @@ def _list(descriptor: int, folder: str) -> tuple[list[str | Skipped], list[str]]
             if entry.name == NAME or _is_folder(descriptor, entry.name):
                 found.append(Skipped(path, "a symbolic link, which is not followed"))
         elif entry.is_dir():
+            if entry.name == NAME:
+                found.append(Skipped(path, "a folder, not a file"))
             below.append(path)
         elif entry.name == NAME:
             found.append(path)

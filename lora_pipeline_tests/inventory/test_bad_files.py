@@ -67,7 +67,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "no list of ids",
     ),
     "no object": (lambda path: path.write_text('{"versions": [7]}'), "entry 1 is no object"),
+    "a number of 5,000 digits": (
+        lambda path: path.write_text('{"versions": [], "x": ' + "7" * 5_000 + "}"),
+        "a number of thousands of digits",
+    ),
     "a pipe": (lambda path: os.mkfifo(path), "not a regular file"),
+    "a folder": (lambda path: path.mkdir(), "a folder, not a file"),
 }
 
 
