@@ -54,8 +54,6 @@ def dedupe(
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    if plan_id is not None and base_dir is not None:
-        raise click.UsageError("--plan names its folder itself; leave out --base-dir.")
     store = _store()
     if base_dir is not None or (plan_id is not None and store.has(plan_id)):
         return _dedupe_tree(store, base_dir, plan_id, applied, renames, as_json)
@@ -98,6 +96,8 @@ def _dedupe_tree(
 
     if plan_id is not None:
         plan = store.load(plan_id)
+        if base_dir is not None and base_dir.resolve() != Path(plan.base):
+            raise click.UsageError(f"plan {plan_id} is of {plan.base}, not of {base_dir}.")
     else:
         assert base_dir is not None
         plan = store.save(plan_tree(base_dir, configured_rules(Settings(), renames)), _now())

@@ -44,6 +44,14 @@ def test_the_reviewed_plan_is_applied_and_undone(run: Run, tree: Path) -> None:
     assert "applied and undone" in run("dedupe", "--plan", plan["id"]).out
 
 
+def test_a_plan_is_carried_out_in_its_own_folder_named_or_not(run: Run, tree: Path) -> None:
+    plan = run("dedupe", "--base-dir", str(tree), "--json").json["id"]
+    other = run("dedupe", "--base-dir", str(tree.parent), "--plan", plan, "--apply")
+    assert (other.code, f"not of {tree.parent}" in other.err) == (Exit.WRONG_USE, True)
+    assert run("dedupe", "--base-dir", str(tree), "--plan", plan, "--apply").code == Exit.FINE
+    assert run("dedupe", "--base-dir", str(tree)).code == Exit.FINE
+
+
 def test_a_plan_whose_folder_is_gone_is_refused_and_can_be_applied_when_it_is_back(
     run: Run, tree: Path
 ) -> None:
