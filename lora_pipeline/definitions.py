@@ -16,6 +16,7 @@ from lora_pipeline.defs.bucket import (
 )
 from lora_pipeline.defs.callbacks import build_callback_sensors
 from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
+from lora_pipeline.defs.erasure import ERASURE_JOBS, ERASURE_SCHEDULES
 from lora_pipeline.defs.inventory import INVENTORY_ASSETS, INVENTORY_JOBS, INVENTORY_SCHEDULES
 from lora_pipeline.defs.jobs import JOBS
 from lora_pipeline.defs.resources import Pipeline
@@ -33,12 +34,17 @@ def build_defs(
     from the environment where it is not given.
     """
     settings = settings or Settings()
-    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS, *BUCKET_JOBS]
+    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS, *BUCKET_JOBS, *ERASURE_JOBS]
     return dg.Definitions(
         assets=[*ASSETS, *VERSION_ASSETS, *INVENTORY_ASSETS, *BUCKET_ASSETS],
         asset_checks=[*CHECKS, *VERSION_CHECKS],
         jobs=jobs,
-        schedules=[*VERSION_SCHEDULES, *INVENTORY_SCHEDULES, *build_bucket_schedules(settings)],
+        schedules=[
+            *VERSION_SCHEDULES,
+            *INVENTORY_SCHEDULES,
+            *ERASURE_SCHEDULES,
+            *build_bucket_schedules(settings),
+        ],
         sensors=[
             *build_sensors(settings),
             *build_callback_sensors(settings),

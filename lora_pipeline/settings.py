@@ -136,6 +136,10 @@ class Settings(BaseSettings):
     ready_quiet: Seconds = timedelta(minutes=10)
     """How long no image may have arrived before a set becomes ready by itself."""
 
+    keep_photographs: Seconds = Field(default=timedelta(days=365), ge=timedelta(days=1))
+    """Photographs of people are deleted so long after the last training of a model that uses them ended. A retrain
+    needs them: until then without asking their owner again, afterwards with another upload."""
+
     weights_cap_bytes: int = 2_000_000_000
     """A weights archive or file above this is refused (a rank-16 Flux LoRA is about 170 MB)."""
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "inventory": "lora_pipeline.cli.inventory:inventory",
     "dedupe": "lora_pipeline.cli.dedupe:dedupe",
     "import": "lora_pipeline.cli.importing:import_",
+    "erase": "lora_pipeline.cli.erase:erase",
     "export": "lora_pipeline.cli.importing:export",
     "api": "lora_pipeline.cli.serve:api",
     "callbacks": "lora_pipeline.cli.callbacks:callbacks",

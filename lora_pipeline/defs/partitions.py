@@ -18,3 +18,9 @@ def add_models(instance: dg.DagsterInstance, keys: Iterable[str]) -> None:
     wanted = list(dict.fromkeys(keys))
     for start in range(0, len(wanted), _CHUNK):
         instance.add_dynamic_partitions(MODELS, wanted[start : start + _CHUNK])
+
+
+def forget_model(instance: dg.DagsterInstance, key: str) -> None:
+    """Take a partition out; one that is not there is fine. Events that happened keep its opaque key."""
+    if instance.has_dynamic_partition(MODELS, key):
+        instance.delete_dynamic_partition(MODELS, key)

@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, or_, select
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import SelfieUpload, UserModel
+from lora_pipeline.erasure.names import Name, erased_among
 from lora_pipeline.image_sets.inbox import InboxFolder, scan_inbox
+from lora_pipeline.image_sets.models import erased_says
 from lora_pipeline.image_sets.sources import ImageSource
 from lora_pipeline.objects.store import ObjectStore
 
@@ -29,6 +31,8 @@ class Arrivals:
     folder: InboxFolder
     model_id: int | None
     sources: tuple[ImageSource, ...]
+    erased: str | None = None
+    """What is to be said where the model was erased: nothing of it is taken in."""
 
     @property
     def model_key(self) -> str:
@@ -36,7 +40,7 @@ class Arrivals:
 
     @property
     def problem(self) -> str | None:
-        return self.folder.problem
+        return self.folder.problem or self.erased
 
 
 def new_arrivals(
@@ -67,6 +71,10 @@ def _new_in(
             )
         )
         done = {tuple(row) for row in seen}
+        gone = {
+            key: erased_says(f"the model of the folder {key!r}", found)
+            for key, found in erased_among(session, set(keys) - set(ids), Name.MODEL).items()
+        }
     arrivals = []
     for folder in folders:
         model_id = ids.get(folder.model_key)
@@ -76,7 +84,7 @@ def _new_in(
             if (model_id, inbox.address(info.key), folder.fingerprint(info)) not in done
         ]
         if new or folder.problem:
-            arrivals.append(Arrivals(folder, model_id, tuple(new)))
+            arrivals.append(Arrivals(folder, model_id, tuple(new), gone.get(folder.model_key)))
     return arrivals
 
 

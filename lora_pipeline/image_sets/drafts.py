@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import AuditEntry, ImageSet, ImageSetMember, UserModel
+from lora_pipeline.database.tables import AuditEntry, Image, ImageSet, ImageSetMember, UserModel
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.models import find_model, lock_user
 from lora_pipeline.image_sets.profiles import ImageProfile
@@ -110,8 +110,11 @@ def ask_for_training(database: Database, model_key: str, *, actor: str, now: dat
 
 def _carry_over(session: Session, previous: ImageSet, draft: ImageSet, now: datetime) -> None:
     kept = session.scalars(
-        select(ImageSetMember).where(
+        select(ImageSetMember)
+        .join(Image, Image.id == ImageSetMember.image_id)
+        .where(
             ImageSetMember.image_set_id == previous.id,
+            Image.deleted_at.is_(None),
             or_(ImageSetMember.verdict == "included", ImageSetMember.chosen_by.is_not(None)),
         )
     ).all()
@@ -128,8 +131,10 @@ def _carry_over(session: Session, previous: ImageSet, draft: ImageSet, now: date
         )
         for member in kept
     )
-    draft.image_count, draft.usable_count = len(kept), previous.usable_count
-    draft.digest, draft.findings = previous.digest, list(previous.findings)
+    draft.image_count = len(kept)
+    draft.usable_count = sum(member.verdict == "included" for member in kept)
+    if draft.usable_count == previous.usable_count:
+        draft.digest, draft.findings = previous.digest, list(previous.findings)
     session.flush()
 
 

@@ -85,7 +85,9 @@ def take_in(
     """
     with database.read() as session:
         user_id = find_model(session, model_key).user_id
-        known = frozenset(session.scalars(select(Image.sha256).where(Image.user_id == user_id)))
+        known = frozenset(
+            session.scalars(select(Image.sha256).where(Image.user_id == user_id, Image.deleted_at.is_(None)))
+        )
     results: list[Examined | Failed] = []
     image_set_id: int | None = None
     assessment: SetAssessment | None = None

@@ -108,35 +108,32 @@ def images_of(
     images = {row.sha256: row for row in rows}
     for result in examined:
         if result.sha256 not in images:
-            image = images[result.sha256] = _image_row(user_id, result, now)
+            image = images[result.sha256] = Image(user_id=user_id, sha256=result.sha256, created_at=now)
+            _inspected(image, result)
             session.add(image)
+        elif images[result.sha256].deleted_at is not None:
+            # It was due, and somebody sent it again: its time begins anew.
+            image = images[result.sha256]
+            image.deleted_at, image.created_at = None, now
+            _inspected(image, result)
     session.flush()
     return images
 
 
-def _image_row(user_id: str, result: Examined, now: datetime) -> Image:
+def _inspected(image: Image, result: Examined) -> None:
+    """Store with the image what looking at it brought."""
     record = result.record
-    assert record is not None, "content without a row has been inspected"
+    assert record is not None, "content without files has been inspected"
     normalised = record.normalised
-    return Image(
-        user_id=user_id,
-        sha256=result.sha256,
-        object_key=result.original_key,
-        size=result.size,
-        format=record.format,
-        width=record.width,
-        height=record.height,
-        captured_on=record.captured_on,
-        phash=record.phash,
-        phash_mirror=record.phash_mirror,
-        sharpness=record.sharpness,
-        findings=[finding.to_dict() for finding in record.findings],
-        normalised_key=normalised.key if normalised else None,
-        normalised_sha256=normalised.sha256 if normalised else None,
-        normalised_crc32=normalised.crc32 if normalised else None,
-        normalised_size=normalised.size if normalised else None,
-        created_at=now,
-    )
+    image.object_key, image.size = result.original_key, result.size
+    image.format, image.width, image.height = record.format, record.width, record.height
+    image.captured_on = record.captured_on
+    image.phash, image.phash_mirror, image.sharpness = record.phash, record.phash_mirror, record.sharpness
+    image.findings = [finding.to_dict() for finding in record.findings]
+    image.normalised_key = normalised.key if normalised else None
+    image.normalised_sha256 = normalised.sha256 if normalised else None
+    image.normalised_crc32 = normalised.crc32 if normalised else None
+    image.normalised_size = normalised.size if normalised else None
 
 
 def _drop_replaced(

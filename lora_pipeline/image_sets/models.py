@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import User, UserModel
+from lora_pipeline.erasure.names import Erased, Name, erased
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.names import is_model_key
 from lora_pipeline.trainings.triggers import trigger_base, trigger_word_for
@@ -78,6 +79,8 @@ def ensure_model(
     existing = session.scalars(select(UserModel).where(UserModel.model_key == model_key)).one_or_none()
     if existing is not None:
         return existing
+    if (gone := erased(session, model_key, [Name.MODEL])) is not None:
+        raise IntakeError(erased_says(f"model {model_key!r}", gone))
     user = ensure_user(session, user_id, now, email=described.email, house=house)
     for _ in range(_ATTEMPTS):
         try:
@@ -104,7 +107,15 @@ def _own_user_id(model_key: str) -> str:
 
 def lock_user(session: Session, user_id: str) -> User:
     """Hold the user's row until the transaction ends: whoever changes images or sets of one user waits in line."""
-    return session.scalars(select(User).where(User.id == user_id).with_for_update()).one()
+    user = session.scalars(select(User).where(User.id == user_id).with_for_update()).one_or_none()
+    if user is None:
+        raise IntakeError("the user has just been erased; nothing was taken in")
+    return user
+
+
+def erased_says(what: str, gone: Erased) -> str:
+    """Why nothing is taken in under a name of somebody who was erased, and what to do."""
+    return f"{what} was {gone}. Nothing is taken in under that name again: whoever comes back gets a new one"
 
 
 def ensure_user(
@@ -112,6 +123,8 @@ def ensure_user(
 ) -> User:
     """The user, made where they are new, and held until the transaction ends. An existing one is never changed."""
     if session.get(User, user_id) is None:
+        if (gone := erased(session, user_id, [Name.USER])) is not None:
+            raise IntakeError(erased_says("this user", gone))
         try:
             with session.begin_nested():
                 session.add(User(id=user_id, email=email, is_house=house, created_at=now, updated_at=now))

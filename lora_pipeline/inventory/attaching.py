@@ -27,6 +27,7 @@ from lora_pipeline.database.tables import (
     UserModel,
     VersionAlias,
 )
+from lora_pipeline.erasure.names import Name, erased
 from lora_pipeline.identity import IdentityError, ObjectRef, ObjectUrlRules, object_uri
 from lora_pipeline.inventory.back_fill import (
     TOKEN_CLAIM,
@@ -74,6 +75,11 @@ def keep_read(session: Session, row: InventoryObject, read: ReadFile, now: datet
     row.claims, row.decided_at = dict(read.claims), now
     if read.weights is None:
         row.state, row.reason = Standing.REFUSED.value, read.refusal or ""
+        return
+    gone = erased(session, read.weights.content_key, [Name.CONTENT])
+    if gone is not None:
+        row.state, row.claims = Standing.REFUSED.value, {}
+        row.reason = f"erased: the LoRA of a user who was {gone}. Delete this copy"
         return
     artifact = keep_artifact(session, read.weights, now)
     row.artifact_id, row.file_sha256 = artifact.id, read.weights.file_sha256

@@ -1,4 +1,6 @@
-"""A bucket as the inventory reads it: key for key as it lists them, with the versions of its objects. Never written to.
+"""A bucket as the inventory reads it: key for key as it lists them, with the versions of its objects.
+
+Nothing is written to it; only an erasure deletes, and then every version.
 
 boto3 rather than our object store: a bucket filled by others has keys that no folder could hold, and only S3's own
 interface tells object versions. It is built from the same settings.
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 READ_SIZE = 1024 * 1024
 _ATTEMPTS = 3
 _CONNECT_S, _READ_S = 3, 20
-_VERSIONS_HIDDEN = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", "403", "405", "501"})
+_FORBIDDEN = frozenset({"AccessDenied", "403"})
+_VERSIONS_HIDDEN = _FORBIDDEN | {"NotImplemented", "MethodNotAllowed", "405", "501"}
+_DELETED_AT_ONCE = 1000
 
 
 class ObjectAt(NamedTuple):
@@ -50,6 +54,8 @@ class Bucket:
         self._client = client
         self._endpoint = endpoint_url
         self._keeps_versions: bool | None = None
+        self.hides_versions = False
+        """Whether it may have older versions that these credentials cannot see. Known once it was asked."""
 
     def keeps_versions(self) -> bool:
         """Whether older versions of its objects can be listed. Asked once."""
@@ -91,6 +97,47 @@ class Bucket:
             while (piece := next(pieces, None)) is not None:
                 yield piece
 
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key with this prefix that leads to something, be it an older version behind a deletion."""
+        for page in self.pages(prefix, ""):
+            found = (page.get(name, ()) for name in ("Contents", "Versions", "DeleteMarkers"))
+            yield from sorted({one["Key"] for listed in found for one in listed})
+
+    def delete_for_good(self, key: str) -> bool:
+        """Delete the object with all its versions and deletion markers; whether there was anything."""
+        if not self.keeps_versions():
+            with self._explained(key):
+                there = self._exists(key)
+                self._client.delete_object(Bucket=self.name, Key=key)
+            return there
+        versions: list[Any] = []
+        for page in self._version_pages(key, ""):
+            found = (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+            versions += [{"Key": key, "VersionId": one["VersionId"]} for one in found if one["Key"] == key]
+        for start in range(0, len(versions), _DELETED_AT_ONCE):
+            batch: Any = {"Objects": versions[start : start + _DELETED_AT_ONCE], "Quiet": True}
+            with self._explained(key):
+                answer = self._client.delete_objects(Bucket=self.name, Delete=batch)
+            if refused := answer.get("Errors"):
+                code = refused[0].get("Code", "an error")
+                raise StoreRefused(
+                    f"s3://{self.name}/{key}", f"S3 answered {code}", "Allow s3:DeleteObjectVersion"
+                )
+        return bool(versions)
+
+    def _exists(self, key: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        from lora_pipeline.inventory.bucket_errors import error_code
+
+        try:
+            self._client.head_object(Bucket=self.name, Key=key)
+        except ClientError as error:
+            if error_code(error) in ("404", "NoSuchKey", "NotFound"):
+                return False
+            raise
+        return True
+
     def _get(self, at: ObjectAt, byte_range: str) -> Any:
         version: Any = {}
         if at.object_version or not at.is_current:
@@ -123,6 +170,7 @@ class Bucket:
             except ClientError as error:
                 # Whoever may not ask for versions sees the objects as they are now.
                 if error_code(error) in _VERSIONS_HIDDEN:
+                    self.hides_versions = error_code(error) in _FORBIDDEN
                     return False
                 raise
         return status is not None

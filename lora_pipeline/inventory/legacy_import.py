@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import UserModel
+from lora_pipeline.erasure.names import Name, erased
 from lora_pipeline.identity import ObjectUrlRules
-from lora_pipeline.image_sets.models import ModelDescription, ensure_model
+from lora_pipeline.image_sets.models import ModelDescription, ensure_model, erased_says
 from lora_pipeline.inventory.entries import Addresses, address_of, has_id
 from lora_pipeline.inventory.entry_defects import Defect, entry_defects, written_times
 from lora_pipeline.inventory.import_journal import ImportJournal
@@ -77,7 +78,9 @@ def import_tree(
                 run.report.skipped.append(found)
                 continue
             try:
-                run.take(*_read(tree, found))
+                file, model = _read(tree, found)
+                _refuse_erased(database, model)
+                run.take(file, model)
             except FileRefused as refused:
                 run.report.skipped.append(Skipped(found, str(refused)))
             except RecursionError:
@@ -95,6 +98,14 @@ def _read(tree: LegacyTree, path: str) -> tuple[LegacyFile, LegacyModel]:
     if model is None:
         raise FileRefused("no folder above it says whether it is of a style or an actor")
     return file, model
+
+
+def _refuse_erased(database: Database, model: LegacyModel) -> None:
+    """FileRefused where the model was erased: an old file must not bring anybody back."""
+    with database.read() as session:
+        gone = erased(session, model.key, [Name.MODEL])
+    if gone is not None:
+        raise FileRefused(erased_says(f"model {model.key!r}", gone))
 
 
 @dataclass(slots=True)

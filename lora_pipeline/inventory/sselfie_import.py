@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import AuditEntry, ModelVersion, UserModel
+from lora_pipeline.erasure.names import Name, erased
 from lora_pipeline.image_sets.inbox import IntakeError
+from lora_pipeline.image_sets.models import erased_says
 from lora_pipeline.inventory.entry_defects import Defect
 from lora_pipeline.inventory.reviews import keep_reviews
 from lora_pipeline.inventory.sselfie_models import LONGEST_ID, UserRows, add_user, ensure_users_model
@@ -145,6 +147,14 @@ class _Import:
         """Load what one user has, and tell what is wrong with it."""
         if len(rows.user_id) > LONGEST_ID:
             self.leave_out(rows, f"a user's id of {len(rows.user_id)} characters; not loaded")
+            return
+        with self.database.read() as session:
+            gone = erased(session, rows.user_id, [Name.USER])
+        if gone is not None:
+            # Not left out: that nobody comes back is what was asked for.
+            self.report.defects.append(
+                Defect(f"users {rows.user_id}", "erased", erased_says("the user", gone))
+            )
             return
         part = SelfieReport(self.report.applied, self.report.generation)
         try:

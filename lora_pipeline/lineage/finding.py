@@ -20,6 +20,7 @@ from lora_pipeline.database.tables import (
     UserModel,
     VersionAlias,
 )
+from lora_pipeline.erasure.names import erased
 from lora_pipeline.identity import (
     IdentityError,
     JobId,
@@ -31,7 +32,7 @@ from lora_pipeline.identity import (
 from lora_pipeline.lineage.addresses import of_address, of_unlisted_address
 from lora_pipeline.lineage.graph import Kind
 from lora_pipeline.lineage.hashes import of_hash
-from lora_pipeline.lineage.meanings import Meaning, not_found, only_meaning
+from lora_pipeline.lineage.meanings import LineageNotFound, Meaning, not_found, only_meaning
 from lora_pipeline.lineage.node_ids import node_id, read_node_id
 from lora_pipeline.lineage.reading import read_lineage
 from lora_pipeline.lineage.rows import Scope
@@ -44,6 +45,7 @@ _NAMED_VERSION = re.compile(
     r"(?P<model>\S.*?)(?:[\s:/_-]+(?=[vV])|:)(?P<version>[vV]{0,2}[0-9]{1,6})(?:\.safetensors)?"
 )
 _USER = "user:"
+_MODEL = f"{Kind.MODEL}:"
 _OBJECT = f"{Kind.OBJECT}:"
 _WORDS = {
     Kind.IMAGE: "a photograph",
@@ -70,7 +72,14 @@ def find(session: Session, text: str, scope: Scope) -> Meaning:
         meaning = only_meaning(wanted, meanings)
         if meaning is not None:
             return meaning
-    raise not_found(wanted)
+    raise nothing_known(session, wanted, scope)
+
+
+def nothing_known(session: Session, wanted: str, scope: Scope) -> LineageNotFound:
+    """The error for an id that means nothing, or nothing any more."""
+    named = wanted.removeprefix(_USER).removeprefix(_MODEL)
+    gone = erased(session, named) if scope.user_id is None else None
+    return not_found(wanted) if gone is None else LineageNotFound(f"what was known under this id was {gone}")
 
 
 def _in_scope(session: Session, meaning: Meaning, scope: Scope) -> Meaning | None:

@@ -9,9 +9,8 @@ from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.identity.errors import without_secrets
 from lora_pipeline.inventory.renames import configured_rules
-from lora_pipeline.lineage.finding import find
+from lora_pipeline.lineage.finding import find, nothing_known
 from lora_pipeline.lineage.graph import Edge, Kind, Lineage, Node, Relation
-from lora_pipeline.lineage.meanings import not_found
 from lora_pipeline.lineage.reading import read_lineage
 from lora_pipeline.lineage.rows import Scope
 
@@ -110,9 +109,11 @@ def trace(
     with database.read() as session:
         meaning = find(session, text, scope)
         lineage = read_lineage(session, meaning.nodes, scope, up=up, down=down)
-    starts = tuple(dict.fromkeys(lineage.survivor(node) for node in meaning.nodes if node in lineage.nodes))
-    if not starts:
-        raise not_found(text.strip())
+        starts = tuple(
+            dict.fromkeys(lineage.survivor(node) for node in meaning.nodes if node in lineage.nodes)
+        )
+        if not starts:
+            raise nothing_known(session, text.strip(), scope)
     merged = set(starts) - set(meaning.nodes)
     words = f"{meaning.words}, merged into {lineage.nodes[merged.pop()].label}" if merged else meaning.words
     return Trace(without_secrets(text.strip()), words, starts, lineage)

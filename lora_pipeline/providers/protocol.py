@@ -212,3 +212,20 @@ class LeavesWeightsInBucket(Protocol):
         ProviderUnavailable where the bucket cannot be asked.
         """
         ...
+
+
+@runtime_checkable
+class KeepsVersions(Protocol):
+    """A provider that keeps what was trained as versions of models, and deletes them when asked."""
+
+    def has_version(self, version: str) -> bool:
+        """Whether `owner/name:hash` is there."""
+        ...
+
+    def delete_version(self, version: str) -> None:
+        """Ask for the deletion of `owner/name:hash`, which may take minutes. Raises Refused where it may not be."""
+        ...
+
+    def delete_model(self, model: str) -> None:
+        """Delete `owner/name`, which must have no versions left; one that is already gone is fine."""
+        ...

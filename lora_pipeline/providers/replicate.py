@@ -216,8 +216,30 @@ class ReplicateProvider:
 
     def delete_file(self, file_id: str) -> None:
         """Delete an uploaded dataset; one that is already gone is fine."""
-        what = f"the deletion of file {file_id}"
-        answer = self._wire.read(f"/v1/files/{_checked(file_id)}", what, method="DELETE")
+        self._delete(f"/v1/files/{_checked(file_id)}", f"the deletion of file {file_id}")
+
+    def has_version(self, version: str) -> bool:
+        """Whether `owner/name:hash` is there."""
+        ref = _version(version)
+        try:
+            self._read(f"/v1/{ref.api_path}", f"a version of {ref.owner}/{ref.name}")
+        except NotFound:
+            return False
+        return True
+
+    def delete_version(self, version: str) -> None:
+        """Ask for a version's deletion; it takes minutes until `has_version` says no."""
+        ref = _version(version)
+        self._delete(f"/v1/{ref.api_path}", f"the deletion of a version of {ref.owner}/{ref.name}")
+
+    def delete_model(self, model: str) -> None:
+        """Delete a model that has no versions left; one that is already gone is fine."""
+        ref = _model(model)
+        self._delete(f"/v1/models/{ref}", f"the deletion of model {ref}")
+
+    def _delete(self, path: str, what: str) -> None:
+        """A deletion that was taken, or that found nothing."""
+        answer = self._wire.read(path, what, method="DELETE")
         gone = answer.status == 404 and answer.document() is not None
         if not (gone or succeeded(answer)):
             raise refusal(answer, what)
@@ -280,11 +302,15 @@ def _readable(document: dict[str, Any], what: str) -> TrainingJob:
 
 
 def _trainer(text: str) -> VersionRef:
+    return _version(text, "the trainer")
+
+
+def _version(text: str, what: str = "the version") -> VersionRef:
     try:
         version = parse_version(text)
         _ = version.qualified
     except IdentityError as error:
-        raise Refused(f"the trainer cannot be asked: {error}") from None
+        raise Refused(f"{what} cannot be asked: {error}") from None
     return version
 
 

@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session, aliased
 
 from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import AuditEntry, ImageSet, ModelVersion, TrainingRun, UserModel
+from lora_pipeline.database.tables import (
+    AuditEntry,
+    Image,
+    ImageSet,
+    ImageSetMember,
+    ModelVersion,
+    TrainingRun,
+    UserModel,
+)
 from lora_pipeline.providers.protocol import LeavesWeightsInBucket, TrainingProvider
 from lora_pipeline.trainings.costs import cost_of
 from lora_pipeline.trainings.facts import image_set_event
@@ -79,6 +87,7 @@ def open_training(
         open_run = _open_run(session, model.id)
         if open_run is not None:
             return _same_or_refuse(open_run, wish)
+        _refuse_without_photographs(session, model, image_set)
         parameters = training_parameters(
             wish.policy,
             image_count=image_set.usable_count,
@@ -126,6 +135,25 @@ def open_training(
             )
         )
         return OpenedTraining(run.id, run.token, created=True)
+
+
+def _refuse_without_photographs(session: Session, model: UserModel, image_set: ImageSet) -> None:
+    """Raise TrainingRefused where photographs of the set were deleted because they were due."""
+    gone = session.scalars(
+        select(Image.deleted_at)
+        .join(ImageSetMember, ImageSetMember.image_id == Image.id)
+        .where(
+            ImageSetMember.image_set_id == image_set.id,
+            ImageSetMember.position.is_not(None),
+            Image.deleted_at.is_not(None),
+        )
+        .limit(1)
+    ).first()
+    if gone is not None:
+        raise TrainingRefused(
+            f"the photographs of {model.model_key} were deleted on {gone:%Y-%m-%d}, because they were due "
+            f"(LORA_KEEP_PHOTOGRAPHS). Upload them again: lora-pipeline upload {model.model_key} PATH…"
+        )
 
 
 def untrained_sets(database: Database, *, by_itself: bool) -> list[str]:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import User, UserModel
+from lora_pipeline.erasure.names import erased
 from lora_pipeline.identity import IdentityError, parse_model
 from lora_pipeline.versions.version_lookup import versions_named
 
@@ -31,6 +32,9 @@ def find_model(session: Session, text: str) -> UserModel:
         ).all()
         if found:
             return _only(session, found, wanted)
+    gone = erased(session, wanted)
+    if gone is not None:
+        raise ModelNotFound(f"{_quoted(wanted)} was {gone}")
     raise ModelNotFound(_unknown(session, wanted))
 
 

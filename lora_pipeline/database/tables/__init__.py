@@ -5,6 +5,7 @@ from lora_pipeline.database.tables.background_jobs import BackgroundJob
 from lora_pipeline.database.tables.base import Base, UtcDateTime
 from lora_pipeline.database.tables.bookkeeping import AuditEntry, Control, OutboxEvent, WebhookDelivery
 from lora_pipeline.database.tables.callbacks import Callback
+from lora_pipeline.database.tables.erasures import ErasedName, Erasure, ErasureStep
 from lora_pipeline.database.tables.image_sets import Image, ImageSet, ImageSetMember
 from lora_pipeline.database.tables.inventory import InventoryObject, InventoryPlace
 from lora_pipeline.database.tables.people import SelfieUpload, User, UserModel
@@ -34,6 +35,9 @@ __all__ = [
     "Base",
     "Callback",
     "Control",
+    "ErasedName",
+    "Erasure",
+    "ErasureStep",
     "IdempotencyKey",
     "Image",
     "ImageSet",

@@ -80,6 +80,8 @@ class Image(Base):
     normalised_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     normalised_crc32: Mapped[int | None] = mapped_column(RowId)
     normalised_size: Mapped[int | None]
+    deleted_at: Mapped[datetime | None]
+    """When its files were deleted because they were due. The hashes stay, and the same photograph may come again."""
     created_at: Mapped[datetime]
 
     __table_args__ = (UniqueConstraint("user_id", "sha256"), Index(None, "sha256"))
