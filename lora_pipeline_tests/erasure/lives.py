@@ -37,6 +37,7 @@ KEY = "user-50c"
 USER = "customer-50c"
 EMAIL = "maria.mueller@example.org"
 FILE = "Maria Müller am See.jpg"
+OTHERS_FILE = "am See.jpg"
 
 
 @dataclass
@@ -52,11 +53,13 @@ class Traces:
     jobs: set[str] = field(default_factory=set)
 
 
-def drop_user(connections: Connections, key: str = KEY, user: str = USER, email: str = EMAIL) -> Path:
+def drop_user(
+    connections: Connections, key: str = KEY, user: str = USER, email: str = EMAIL, file: str = FILE
+) -> Path:
     """A folder of the inbox with six photographs, one of which is called by the user's name."""
     folder = connections.settings.home / "inbox" / key
     drop_photographs(folder, 6)
-    (folder / "photo 05.jpg").rename(folder / FILE)
+    (folder / "photo 05.jpg").rename(folder / file)
     (folder / "model.toml").write_text(f'user_id = "{user}"\nemail = "{email}"\n')
     return folder
 
