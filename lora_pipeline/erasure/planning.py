@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from lora_pipeline.erasure.plan import SIMULATED, ErasurePlan, Item, Kind, Lying
 from lora_pipeline.identity import ObjectRef
 from lora_pipeline.image_sets.names import path_segment
 from lora_pipeline.lineage.graph import Kind as NodeKind
-from lora_pipeline.lineage.node_ids import Place, address_of, node_id
+from lora_pipeline.lineage.node_ids import Place, address_of, node_id, place_of
 from lora_pipeline.lineage.reading import read_lineage
 from lora_pipeline.lineage.rows import Scope
 from lora_pipeline.providers.runpod_worker import weights_key
@@ -236,6 +236,7 @@ def _folders(mine: Belongings) -> Iterator[Item]:
 def _weights(session: Session, mine: Belongings, connections: Connections) -> Iterator[Item]:
     own_folders = tuple(connections.store.address(f"loras/{model.model_key}/x")[:-1] for model in mine.models)
     places: dict[int | None, dict[str, Lying]] = {}
+    spelled: dict[str, str] = {}
 
     def lies(artifact: int | None, address: str, sha256: str | None) -> None:
         found = Lying(address, sha256, address.startswith(own_folders) if own_folders else False)
@@ -251,19 +252,23 @@ def _weights(session: Session, mine: Belongings, connections: Connections) -> It
         address = address_of(Place(ObjectRef(row.namespace, row.bucket, row.key)))
         lies(row.artifact_id, address, hashes[row.artifact_id])
     for version in mine.versions:
-        if version.weights_url and not version.weights_url.startswith(("http://", "https://")):
-            lies(version.artifact_id, version.weights_url, hashes.get(version.artifact_id or 0))
+        place = place_of(version.weights_url or "")
+        if place is not None:
+            # One object, however its address is spelled. A provider's own address is none, and ends by itself.
+            address = address_of(Place(place.ref))
+            lies(version.artifact_id, address, hashes.get(version.artifact_id or 0))
+            spelled[str(version.weights_url)] = address
     for run in mine.runs:
         if run.provider == "runpod" and run.output_artifact_url:
             key = weights_key(run.token, run.destination)
             lies(None, connections.store.address(key), None)
-    addresses = {address for found in places.values() for address in found}
-    others = _named_by_others(session, mine, addresses)
+    spelled |= {address: address for found in places.values() for address in found}
+    others = {spelled[one] for one in _named_by_others(session, mine, spelled)}
     for artifact, found in places.items():
         yield from weights_items(found.values(), shared=artifact in mine.shared, named_by_others=others)
 
 
-def _named_by_others(session: Session, mine: Belongings, addresses: set[str]) -> set[str]:
+def _named_by_others(session: Session, mine: Belongings, addresses: Collection[str]) -> set[str]:
     """Those of the addresses that another user's version, model or alias names."""
     own = [version.id for version in mine.versions]
     models = [model.id for model in mine.models]

@@ -54,7 +54,7 @@ def test_an_erasure_killed_before_any_commit_is_completed_by_the_next_run(
 
 @pytest.mark.deep
 def test_two_erasures_of_one_user_at_once_are_one(connections: Connections, lived: Traces) -> None:
-    def erase(_: int) -> str:
+    def erase(_number: int) -> str:
         own = Connections(connections.settings)
         try:
             erasure_id, _ = begin_erasure(own, USER, "test")
