@@ -47,8 +47,7 @@ def erase(user: str | None, applied: bool, receipt_id: str | None, as_json: bool
         return Exit.FINE
     erasure_id, plan = begin_erasure(connections, user, actor())
     carried = carry_out(connections, erasure_id, forget_partition=_dagster(connections), patience=PATIENCE)
-    if not as_json:
-        _show_trouble(carried, plan)
+    _show_trouble(carried, plan)
     shown = _show_receipt(connections, erasure_id, as_json)
     return Exit.TRY_AGAIN if carried.busy and not carried.completed else shown
 

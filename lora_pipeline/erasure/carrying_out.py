@@ -21,7 +21,7 @@ from lora_pipeline.database.tables import ArtifactLocation, AuditEntry, Erasure,
 from lora_pipeline.erasure.at_provider import DELETING, VERSIONS_FIRST, Outcome, at_provider
 from lora_pipeline.erasure.journal import step_of
 from lora_pipeline.erasure.plan import OBJECTS, ORDER, SIMULATED, Item, Kind
-from lora_pipeline.erasure.removing import Remover
+from lora_pipeline.erasure.removing import OutOfReach, Remover
 from lora_pipeline.lineage.node_ids import place_of
 from lora_pipeline.objects.errors import ObjectStoreError, StoreUnavailable
 from lora_pipeline.settings import REPLICATE
@@ -37,6 +37,10 @@ ForgetPartition = Callable[[str], bool]
 PATIENCE = timedelta(seconds=20)
 """How long a person's command waits for a deletion that the provider has taken."""
 ASK_AGAIN = timedelta(hours=1)
+GIVE_UP = timedelta(days=7)
+"""A store that refuses is asked every night for so long, since a person may mend a permission; then the receipt says
+that the file stays."""
+STORE_REFUSES = "the store refuses to delete it"
 BY_DAGSTER = "Dagster takes it out with the next run of its retention schedule"
 _PAUSE_S = 2.0
 _DONE = ("deleted", "gone", "stays")
@@ -171,14 +175,22 @@ class _Work:
         kind, target = Kind(step.kind), step.target or ""
         try:
             outcome = self._outcome(kind, target, step)
+        except OutOfReach as error:
+            outcome = Outcome("stays", error.cause, told=str(error))
         except StoreUnavailable as error:
             outcome = Outcome("pending", "the store cannot be reached", told=str(error))
         except ObjectStoreError as error:
+            outcome = Outcome("stays" if self._is_old() else "pending", STORE_REFUSES, told=str(error))
+        if kind in OBJECTS and outcome.state != "deleted":
             self.stuck.add(target)
-            outcome = Outcome("stays", f"it could not be deleted: {error.cause}", told=str(error))
         if outcome.told:
             self.told.append(outcome.told)
         self._keep(step, outcome)
+
+    def _is_old(self) -> bool:
+        with self.connections.database.read() as session:
+            began = session.get_one(Erasure, self.erasure_id).began_at
+        return self.connections.now() - began > GIVE_UP
 
     def _outcome(self, kind: Kind, target: str, step: ErasureStep) -> Outcome:
         if kind in OBJECTS:

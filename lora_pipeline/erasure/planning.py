@@ -34,7 +34,6 @@ from lora_pipeline.lineage.graph import Kind as NodeKind
 from lora_pipeline.lineage.node_ids import Place, address_of, node_id, place_of
 from lora_pipeline.lineage.reading import read_lineage
 from lora_pipeline.lineage.rows import Scope
-from lora_pipeline.providers.runpod_worker import weights_key
 from lora_pipeline.trainings.lifecycle import OPEN, TrainingState
 
 if TYPE_CHECKING:
@@ -258,10 +257,6 @@ def _weights(session: Session, mine: Belongings, connections: Connections) -> It
             address = address_of(Place(place.ref))
             lies(version.artifact_id, address, hashes.get(version.artifact_id or 0))
             spelled[str(version.weights_url)] = address
-    for run in mine.runs:
-        if run.provider == "runpod" and run.output_artifact_url:
-            key = weights_key(run.token, run.destination)
-            lies(None, connections.store.address(key), None)
     spelled |= {address: address for found in places.values() for address in found}
     others = {spelled[one] for one in _named_by_others(session, mine, spelled)}
     for artifact, found in places.items():

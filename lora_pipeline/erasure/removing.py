@@ -13,6 +13,10 @@ from lora_pipeline.objects.store import ObjectStore
 _REMEDY = "Delete it where it lies"
 
 
+class OutOfReach(StoreRefused):
+    """The file lies where no setting of this installation leads. `cause` holds no name."""
+
+
 class Remover:
     """Finds, reads and deletes by address. Raises only ObjectStoreError."""
 
@@ -27,14 +31,14 @@ class Remover:
             there = bucket.delete_for_good(key)
             if bucket.hides_versions:
                 raise StoreRefused(
-                    "the bucket",
+                    address,
                     "older versions may be left, which these credentials cannot see",
                     "Allow s3:GetBucketVersioning, s3:ListBucketVersions and s3:DeleteObjectVersion, or delete them",
                 )
             return there
         own = self._store.key_of(address)
         if own is None:
-            raise StoreRefused("the file", "it lies where this installation cannot delete", _REMEDY)
+            raise OutOfReach(address, "it lies where this installation cannot delete", _REMEDY)
         there = self._exists(own)
         self._store.delete(own)
         return there

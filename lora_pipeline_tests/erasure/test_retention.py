@@ -10,6 +10,7 @@ import pytest
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import (
     AuditEntry,
+    Erasure,
     Image,
     ImageSet,
     ImageSetMember,
@@ -20,6 +21,7 @@ from lora_pipeline.database.tables import (
 )
 from lora_pipeline.erasure.carrying_out import carry_out
 from lora_pipeline.erasure.journal import begin_erasure
+from lora_pipeline.erasure.receipts import receipt
 from lora_pipeline.erasure.retention import run_retention
 from lora_pipeline.image_sets.drafts import ask_for_training
 from lora_pipeline.image_sets.intake import take_in_from_inbox
@@ -186,6 +188,29 @@ def test_erasures_that_were_left_half_done_are_completed(connections: Connection
     report = run_retention(connections)
     assert (report.erasures, report.leftovers) == ((), 1)
     assert pictures(connections) == [f"users/other/originals/{'0' * 64}"]
+
+
+def test_a_store_that_refuses_is_asked_for_a_week_and_then_the_receipt_says_so(
+    connections: Connections,
+) -> None:
+    drop_user(connections)
+    take_in(connections)
+    folder = connections.settings.home / "objects" / "users"
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(folder.with_name("moved"))
+    erasure_id, _ = begin_erasure(connections, USER, "test")
+    carried = carry_out(connections, erasure_id)
+    assert not carried.completed
+    assert ("original", "the store refuses to delete it") in carried.waiting
+    assert any("is a symbolic link" in said for said in carried.told)
+    with connections.database.begin() as session:
+        session.query(Erasure).one().began_at -= 8 * DAY
+    run_retention(connections, forget_partition=lambda _: True)
+    with connections.database.read() as session:
+        shown = receipt(session, erasure_id)
+    assert shown["state"] == "completed"
+    assert {one["what"] for one in shown["stays"]} == {"original", "normalised image", "folder"}
+    assert USER not in str(shown)
 
 
 def test_dagsters_partition_waits_for_dagster_and_the_receipt_says_so(connections: Connections) -> None:
