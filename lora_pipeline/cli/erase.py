@@ -139,12 +139,17 @@ def _dagster(connections: Connections) -> Any:
     if not os.path.isfile(os.path.join(folder, "dagster.yaml")):  # noqa: PTH113, PTH118
         return None
     import dagster as dg
+    from sqlalchemy.exc import SQLAlchemyError
 
     from lora_pipeline.defs.partitions import forget_model
 
     def forget(key: str) -> bool:
-        with dg.DagsterInstance.from_config(folder) as instance:
-            forget_model(instance, key)
+        try:
+            with dg.DagsterInstance.from_config(folder) as instance:
+                forget_model(instance, key)
+        except (OSError, SQLAlchemyError, dg.DagsterError) as error:
+            click.echo(f"Dagster's storage cannot be reached ({type(error).__name__})", err=True)
+            return False
         return True
 
     return forget

@@ -288,7 +288,7 @@ def _at_providers(session: Session, mine: Belongings, now: datetime) -> Iterator
             models.setdefault(version.provider_version.partition(":")[0], version.simulated)
     for run in mine.runs:
         yield from _of_run(run, now)
-        if run.provider == "replicate" and run.post_started_at is not None:
+        if run.provider == "replicate":
             models.setdefault(run.destination, run.simulated)
     for model in mine.models:
         if model.replicate_model_id:

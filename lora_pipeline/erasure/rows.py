@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -150,7 +151,8 @@ def _elsewhere(session: Session, mine: Belongings, plan: ErasurePlan, drop: Any)
     words |= {text for kind, text in plan.names if kind is Name.EMAIL or (kind is Name.OTHER and "/" in text)}
     words |= {run.training_id for run in mine.runs if run.training_id}
     pattern = _as_words(words)
-    likely = sorted(word for word in words if "://" not in word)
+    # SQLite's JSON spells what is not ASCII.
+    likely = sorted({spelled for word in words for spelled in (word, json.dumps(word)[1:-1])})
     for table, columns in (
         (AuditEntry, (AuditEntry.subject, AuditEntry.details)),
         (ReviewItem, (ReviewItem.subject, ReviewItem.details, ReviewItem.resolution)),

@@ -35,7 +35,7 @@ from lora_pipeline_tests.fixtures.photographs import drop_photographs
 
 KEY = "user-50c"
 USER = "customer-50c"
-EMAIL = "maria.mueller@example.org"
+EMAIL = "maria.müller@example.org"
 FILE = "Maria Müller am See.jpg"
 OTHERS_FILE = "am See.jpg"
 

@@ -62,6 +62,16 @@ def test_the_command_plans_erases_and_shows_the_receipt(run: Run, waiting: Conne
     assert (uploaded.code, "was erased on" in uploaded.err) == (Exit.REFUSED, True)
 
 
+def test_the_command_takes_the_partition_out_of_the_homes_own_dagster(run: Run, waiting: Connections) -> None:
+    folder = waiting.settings.home / "dagster"
+    folder.mkdir()
+    (folder / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    with dg.DagsterInstance.from_config(str(folder)) as own:
+        add_models(own, [KEY, "user-50"])
+        assert run("erase", USER, "--apply", "--json").json["stays"] == []
+        assert own.get_dynamic_partitions(MODELS) == ["user-50"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
