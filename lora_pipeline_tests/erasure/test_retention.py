@@ -24,13 +24,16 @@ from lora_pipeline.erasure.journal import begin_erasure
 from lora_pipeline.erasure.receipts import receipt
 from lora_pipeline.erasure.retention import run_retention
 from lora_pipeline.image_sets.drafts import ask_for_training
+from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.intake import take_in_from_inbox
+from lora_pipeline.image_sets.sources import ImageSource
 from lora_pipeline.lineage.tracing import trace
 from lora_pipeline.settings import Settings
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.intents import TrainingRefused
 from lora_pipeline.trainings.starting import start_training
 from lora_pipeline_tests.erasure.lives import KEY, USER, drop_user, train
+from lora_pipeline_tests.fixtures.photographs import drop_photographs
 
 DAY = timedelta(days=1)
 
@@ -235,3 +238,31 @@ def test_dagsters_partition_waits_for_dagster_and_the_receipt_says_so(connection
 def test_less_than_a_day_is_no_time_to_keep_photographs(tmp_path: Path, seconds: str) -> None:
     with pytest.raises(ValueError, match="keep_photographs"):
         Settings(home=tmp_path, keep_photographs=seconds)
+
+
+@pytest.mark.deep
+def test_an_intake_that_the_erasure_overtakes_leaves_nothing_for_long(connections: Connections) -> None:
+    folder = drop_user(connections)
+    drop_photographs(folder, 20)
+    (folder / "model.toml").write_text(f'user_id = "{USER}"\n')
+    taken: list[str] = []
+
+    def overtake(source: ImageSource) -> None:
+        taken.append(source.name)
+        if len(taken) == 17:  # the first group is written, the second is on its way
+            erasure_id, _ = begin_erasure(connections, USER, "test")
+            carry_out(connections, erasure_id, forget_partition=lambda _: True)
+
+    with pytest.raises(IntakeError, match=r"there is no model|has just been erased"):
+        take_in_from_inbox(
+            connections.database,
+            connections.store,
+            connections.inbox,
+            KEY,
+            profile=connections.image_profile,
+            progress=overtake,
+        )
+    with connections.database.read() as session:
+        assert session.query(Image).count() == session.query(SelfieUpload).count() == 0
+    run_retention(connections)
+    assert pictures(connections) == []
