@@ -128,7 +128,7 @@ def _grouped(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+    return ", ".join(f"{name}: {count}" for name, count in counts.items()) or "nothing"
 
 
 def _dagster(connections: Connections) -> Any:

@@ -159,6 +159,8 @@ class _Work:
                         at=now, actor=row.actor, action="complete erasure", subject=subject, details={}
                     )
                 )
+        if not waiting:
+            self.connections.database.drop_old_pages()
         said = tuple((step.kind, step.reason) for step in open_steps)
         return Carried(self.erasure_id, not waiting, said, tuple(self.told))
 

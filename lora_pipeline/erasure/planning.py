@@ -123,8 +123,8 @@ def refuse_unless_erasable(session: Session, user: User) -> None:
             for run in runs
         )
         raise ErasureRefused(
-            f"user {user.id} has {len(runs)} open training(s), which would go on at the provider with their "
-            f"photographs. End them first, then erase again: {commands}"
+            f"user {user.id} has {len(runs)} training{'s' if len(runs) > 1 else ''} under way, which would go on at the "
+            f"provider with their photographs. End them first, then erase again: {commands}"
         )
 
 

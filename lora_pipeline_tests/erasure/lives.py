@@ -196,6 +196,16 @@ def found_in_database(connections: Connections, names: Iterable[str]) -> set[str
     return found
 
 
+def found_in_files(connections: Connections, names: Iterable[str]) -> set[str]:
+    """Names that SQLite's own files still spell out, in pages that no row uses any more. Nothing on PostgreSQL."""
+    path = connections.database.url.database
+    if connections.database.dialect != "sqlite" or path is None:
+        return set()
+    files = Path(path).parent.glob(f"{Path(path).name}*")
+    content = b"".join(file.read_bytes() for file in files)
+    return {name for name in names if name.encode() in content}
+
+
 def found_in_store(connections: Connections, gone: Traces) -> list[str]:
     """Keys that name the user, and files of whatever name that are one of the photographs."""
     found = []

@@ -43,6 +43,7 @@ from lora_pipeline_tests.erasure.lives import (
     Traces,
     drop_user,
     found_in_database,
+    found_in_files,
     found_in_store,
 )
 
@@ -81,6 +82,7 @@ def test_nothing_of_the_user_is_left(
     everything = [*lived.names, *lived.jobs]
     assert found_in_database(connections, everything) == set()
     assert found_in_store(connections, Traces(lived.names, [], set(), [])) == []
+    assert found_in_files(connections, lived.names) == set()
     assert not any((connections.settings.home / "inbox" / KEY).glob("*"))
     assert list(connections.provider_named("replicate").list_trainings())
     with pytest.raises(Exception, match="knows nothing"):
