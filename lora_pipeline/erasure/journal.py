@@ -15,15 +15,10 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.observing import refuse_while_observing
 from lora_pipeline.database.tables import AuditEntry, Erasure, ErasureStep, User
+from lora_pipeline.erasure.belongings import UserNotFound, belongings, find_user, refuse_unless_erasable
 from lora_pipeline.erasure.names import Erased, Name, erased, keep_names, name_hash
 from lora_pipeline.erasure.plan import ErasurePlan, Item
-from lora_pipeline.erasure.planning import (
-    UserNotFound,
-    belongings,
-    find_user,
-    plan_erasure,
-    refuse_unless_erasable,
-)
+from lora_pipeline.erasure.planning import plan_erasure
 from lora_pipeline.erasure.rows import delete_rows
 
 if TYPE_CHECKING:

@@ -41,9 +41,9 @@ from lora_pipeline.database.tables import (
     VersionRedirect,
     WebhookDelivery,
 )
+from lora_pipeline.erasure.belongings import Belongings
 from lora_pipeline.erasure.names import Name
 from lora_pipeline.erasure.plan import ErasurePlan, Kind, is_mentioned
-from lora_pipeline.erasure.planning import Belongings
 from lora_pipeline.identity import IdentityError, ObjectAddress, parse_object_url
 
 _CHUNK = 500

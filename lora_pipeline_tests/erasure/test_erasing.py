@@ -20,11 +20,11 @@ from lora_pipeline.database.tables import (
     User,
     UserModel,
 )
+from lora_pipeline.erasure.belongings import ErasureRefused, UserNotFound
 from lora_pipeline.erasure.carrying_out import Carried, carry_out
 from lora_pipeline.erasure.journal import begin_erasure, look
 from lora_pipeline.erasure.names import Erased
 from lora_pipeline.erasure.plan import ErasurePlan
-from lora_pipeline.erasure.planning import ErasureRefused, UserNotFound
 from lora_pipeline.erasure.receipts import receipt
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.intake import take_in_from_inbox
