@@ -141,8 +141,11 @@ class World:
 
     def wait(self) -> None:
         """Until the next tick, or until a process that died has been started again."""
-        self.advance(self.cadence[min(self.ticks, len(self.cadence) - 1)])
+        self.advance(self._pause(self.ticks))
         self.ticks += 1
+
+    def _pause(self, tick: int) -> float:
+        return self.cadence[min(tick, len(self.cadence) - 1)]
 
     def live(self) -> None:
         """Tick until nothing can change any more."""
@@ -208,7 +211,9 @@ class World:
         return not owed
 
     def _seen_for(self, job: PaidTraining) -> timedelta:
-        return self.moment - (self.provider.shown_from(job) or job.ends_at)
+        """For how long it was there to be found when somebody last could look: while all is switched off, nobody does."""
+        switched_off = timedelta(seconds=self._pause(self.ticks - 1) if self.ticks else 0.0)
+        return self.moment - switched_off - (self.provider.shown_from(job) or job.ends_at)
 
     def states(self) -> list[str]:
         with self.database.read() as session:
