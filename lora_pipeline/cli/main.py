@@ -31,6 +31,7 @@ COMMANDS = {
     "resolve": "lora_pipeline.cli.resolve:resolve",
     "lineage": "lora_pipeline.cli.lineage:lineage",
     "inventory": "lora_pipeline.cli.inventory:inventory",
+    "register": "lora_pipeline.cli.register:register",
     "dedupe": "lora_pipeline.cli.dedupe:dedupe",
     "import": "lora_pipeline.cli.importing:import_",
     "erase": "lora_pipeline.cli.erase:erase",

@@ -46,9 +46,10 @@ def require_current(database: Database) -> None:
     with database.engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != head():
+        standing = f"is at schema {found}" if found else "has none of our tables yet"
         raise SchemaOutdated(
-            f"the database at {database.url.render_as_string(hide_password=True)} is at schema "
-            f"{found or 'nothing'}, this program needs {head()}. Run: lora-pipeline db upgrade"
+            f"the database at {database.url.render_as_string(hide_password=True)} {standing}, this program needs "
+            f"schema {head()}. Run: lora-pipeline db upgrade"
         )
 
 

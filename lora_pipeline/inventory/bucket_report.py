@@ -138,8 +138,8 @@ def next_step(report: InventoryReport) -> str:
         return "upload the refused files again, or delete them"
     if standings.get(Standing.UNREGISTERED):
         return (
-            "import what names the unregistered ones (lora-pipeline import training-versions DIR), or write their "
-            "runpod_job_id into the objects' metadata"
+            "import what names the unregistered ones (lora-pipeline import training-versions DIR), or say whose they "
+            "are: lora-pipeline register OBJECT --model MODEL"
         )
     return "nothing to do"
 

@@ -55,7 +55,7 @@ def register_version(
     if known is not None:
         return known
     version = _brought_in(session, run, provider_version) or ModelVersion(
-        model_id=model.id, number=_next_number(session, model.id), created_at=now
+        model_id=model.id, number=next_number(session, model.id), created_at=now
     )
     artifact = _artifact(session, archived, now)
     version.artifact_id = artifact.id
@@ -142,6 +142,12 @@ def attach_weights(
     )
 
 
+def next_number(session: Session, model_id: int) -> int:
+    """The number of the model's next version. The caller has locked the model."""
+    highest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id))
+    return (highest or 0) + 1
+
+
 def version_facts(version: ModelVersion, artifact: Artifact | None) -> dict[str, Any]:
     """What is shown of a version: plain JSON, nothing personal, no signed URL."""
     return {
@@ -206,11 +212,6 @@ def _alias(session: Session, version: ModelVersion, kind: str, alias: str, now: 
     ).one_or_none()
     if taken is None:
         session.add(VersionAlias(kind=kind, alias=alias, version_id=version.id, created_at=now))
-
-
-def _next_number(session: Session, model_id: int) -> int:
-    highest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model_id == model_id))
-    return (highest or 0) + 1
 
 
 def _provenance(run: TrainingRun) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Why:
             return f"lora-pipeline trainings show {held['run']}"
         if not self.listed and self.drift.verdict is Verdict.WEIGHTS_MISSING:
             return f"lora-pipeline versions {self.model_key}"
+        if self.drift.verdict is Verdict.NEVER_TRAINED and self.registry["newest"] and not held:
+            return f"lora-pipeline activate {self.model_key} {self.registry['newest']}"
         return next_command(self.drift.verdict, self.model_key)
 
     def as_json(self) -> dict[str, Any]:
@@ -95,7 +97,9 @@ def why(connections: Connections, model: str, *, sleep: Callable[[float], object
     trained = row.training_status == "completed" or row.replicate_version_id is not None
     seen = _look(connections, target, sleep) if target.model is not None and trained else None
     bucket = _bucket(connections, target, artifact)
-    drift = _verdict(connections, target, seen, bucket) if trained else never_trained(_untrained(row))
+    drift = (
+        _verdict(connections, target, seen, bucket) if trained else never_trained(_untrained(row, registry))
+    )
     return Why(row.model_key, drift, registry, _provider(connections, target, seen), bucket)
 
 
@@ -139,7 +143,9 @@ def _verdict(
     return drift
 
 
-def _untrained(row: UserModel) -> str:
+def _untrained(row: UserModel, registry: dict[str, Any]) -> str:
+    if registry["newest"] and not registry["number"]:
+        return f"it serves none of its versions; the newest is {registry['newest']}"
     cause = f": {row.failure_reason}" if row.failure_reason else ""
     return f"its training_status is {row.training_status}, not completed{cause}"
 

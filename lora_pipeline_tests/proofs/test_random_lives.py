@@ -222,4 +222,4 @@ def test_whatever_happens_every_training_is_paid_once_and_reaches_its_end(
 def test_whatever_happens_in_many_more_lives(
     provider: str, proof_database: tuple[SteppedDatabase, bytes]
 ) -> None:
-    _live(proof_database, provider, max_examples=250, stateful_step_count=40)
+    _live(proof_database, provider, max_examples=150, stateful_step_count=40)
