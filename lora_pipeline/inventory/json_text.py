@@ -100,6 +100,17 @@ def members(text: str, start: int) -> list[Member]:
     return found
 
 
+def value_of(text: str, start: int, key: str) -> int:
+    """Where the value of `key` begins in the object at `start`, which has it. What comes behind is not looked at."""
+    at = _after_space(text, start + 1)
+    while True:
+        name, key_end = _scan(text, at)
+        value_start = _end_of(_COLON, text, key_end)
+        if name == key:
+            return value_start
+        at = _end_of(_COMMA, text, _scan(text, value_start)[1])
+
+
 def elements(text: str, start: int) -> list[tuple[int, int]]:
     """Start and end of each element of the array that begins at `start`."""
     found = []

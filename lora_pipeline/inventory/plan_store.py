@@ -65,7 +65,7 @@ class PlanStore:
         )
         folder = self.folder / plan.id
         make_private_folder(folder)
-        write_private_file(self.file(plan.id), iter([_written(plan).encode()]))
+        write_private_file(self.file(plan.id), _written(plan))
         return plan
 
     def load(self, plan_id: str) -> TreePlan:
@@ -138,6 +138,11 @@ class PlanStore:
 
 def plan_facts(plan: TreePlan) -> dict[str, Any]:
     """The plan as JSON: what its file holds, and what `--json` shows."""
+    return {**_summary(plan), "files": [_file_facts(file) for file in plan.files]}
+
+
+def _summary(plan: TreePlan) -> dict[str, Any]:
+    """All of the plan but its files."""
     return {
         "format": _FORMAT,
         "id": plan.id,
@@ -147,20 +152,20 @@ def plan_facts(plan: TreePlan) -> dict[str, Any]:
         "entries_read": plan.entries_read,
         "duplicate_groups": plan.groups,
         "entries_to_remove": plan.removed,
-        "files": [
-            {
-                "path": file.path,
-                "sha256": file.sha256,
-                "entries": file.entries,
-                "groups": [_group_facts(group) for group in file.groups],
-            }
-            for file in plan.files
-        ],
         "review": [
             {"paths": list(review.paths), "ids": list(review.ids), "reason": review.reason}
             for review in plan.reviews
         ],
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in plan.skipped],
+    }
+
+
+def _file_facts(file: FilePlan) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "sha256": file.sha256,
+        "entries": file.entries,
+        "groups": [_group_facts(group) for group in file.groups],
     }
 
 
@@ -181,13 +186,23 @@ def _group_facts(group: MergeGroup) -> dict[str, Any]:
     }
 
 
-def _written(plan: TreePlan) -> str:
-    facts = plan_facts(plan)
-    files = facts.pop("files")
-    body = ",\n".join(json_text(file) for file in files)
-    head = json_text(facts, indent=1)[:-2]
-    text = f'{head},\n "files": [\n{body}\n ]'
-    return f'{text},\n "sha256": "{sha256(text.encode()).hexdigest()}"\n}}\n'
+def _written(plan: TreePlan) -> Iterator[bytes]:
+    """The plan's file, a piece at a time, with the digest of all that stands before it as its last member."""
+    seen = sha256()
+    for piece in _pieces(plan):
+        seen.update(piece)
+        yield piece
+    yield f',\n "sha256": "{seen.hexdigest()}"\n}}\n'.encode()
+
+
+def _pieces(plan: TreePlan) -> Iterator[bytes]:
+    head = json_text(_summary(plan), indent=1).removesuffix("\n}")
+    yield f'{head},\n "files": [\n'.encode()
+    separator = ""
+    for file in plan.files:
+        yield f"{separator}{json_text(_file_facts(file))}".encode()
+        separator = ",\n"
+    yield b"\n ]"
 
 
 def _read(text: str) -> TreePlan:

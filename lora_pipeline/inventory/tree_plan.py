@@ -20,6 +20,7 @@ from lora_pipeline.inventory.json_text import (
     list_text,
     members,
     parse_strictly,
+    value_of,
     with_elements,
     with_members,
 )
@@ -186,9 +187,7 @@ def render(file: LegacyFile, plan: FilePlan) -> str:
     Raises FileRefused where the result would not say exactly what the plan says.
     """
     text = file.text
-    top = next(
-        member for member in members(text, len(text) - len(text.lstrip())) if member.key == VERSIONS
-    ).value_start
+    top = value_of(text, len(text) - len(text.lstrip()), VERSIONS)
     spans = elements(text, top)
     kept = {index: text[begin:end] for index, (begin, end) in enumerate(spans)}
     for group in plan.groups:
