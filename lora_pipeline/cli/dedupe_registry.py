@@ -80,7 +80,7 @@ def _show_plan(plan: RegistryPlan) -> None:
             "stays": group.names[str(group.survivor)],
             "merged_into_it": ", ".join(group.names[str(loser)] for loser in group.losers),
             "taken_over": "; ".join(
-                f"{name} ({group.names[str(choice['from'])]}: {choice['because']})"
+                f"{name} = {choice['value']} ({group.names[str(choice['from'])]}: {choice['because']})"
                 for name, choice in group.fields.items()
                 if choice["from"] != group.survivor
             ),

@@ -24,6 +24,7 @@ from lora_pipeline.inventory.entries import was_renamed
 from lora_pipeline.inventory.plan_store import PlanNotFound
 from lora_pipeline.inventory.registry_versions import KnownVersion, fingerprint, read_versions
 from lora_pipeline.inventory.reviews import keep_reviews
+from lora_pipeline.inventory.tree_plan import shown_value
 from lora_pipeline.inventory.unifying import Place, StrongIds, unify
 
 REGISTRY = "registry"
@@ -43,7 +44,7 @@ class VersionGroup:
     names: dict[str, str]
     """Version id (as text, for JSON) → its name."""
     fields: dict[str, dict[str, Any]]
-    """Field → `from` (version id) and `because`."""
+    """Field → `from` (version id) and `because`; with its `value` as it may be shown where a loser has it."""
     fingerprint: str
     """Of the versions as they were planned with: they are merged only if they are still so."""
 
@@ -142,6 +143,10 @@ def _group(versions: Sequence[KnownVersion], rules: ObjectUrlRules) -> VersionGr
     fields = {name: _choice(ranked, name, why) for name in base.values if name not in _WEIGHTS}
     # Content, address and what is known of them belong together.
     fields |= dict.fromkeys(_WEIGHTS, _weights(ranked, rules))
+    values = {one.id: one.values for one in ranked}
+    for name, choice in fields.items():
+        if choice["from"] != base.id:
+            fields[name] = {**choice, "value": shown_value(values[choice["from"]][name])}
     return VersionGroup(
         base.model_key,
         base.id,

@@ -146,13 +146,19 @@ def test_the_registry_is_deduplicated_and_undone(run: Run, home: Path) -> None:
     run("db", "upgrade")
     assert run("dedupe").code == Exit.FINE
     database = Database(f"sqlite:///{home / 'lora.sqlite3'}")
-    for number, address in ((1, "s3://b/k.safetensors"), (2, "https://b.s3.amazonaws.com/k.safetensors")):
-        add_version(database, "style_1", number, weights_url=address, provider_version=None)
+    for number, address, count in (
+        (1, "s3://b/k.safetensors", None),
+        (2, "https://b.s3.amazonaws.com/k.safetensors", 43),
+    ):
+        add_version(
+            database, "style_1", number, weights_url=address, provider_version=None, image_count=count
+        )
     with database.begin() as session:
         session.connection().exec_driver_sql("DELETE FROM version_aliases WHERE kind = 'training_id'")
     before = rows(database)
     shown = run("dedupe")
     assert shown.code == Exit.DRIFT
+    assert "image_count = 43 (V2: the richer version does not have it)" in shown.out
     assert rows(database) == before
     applied = run("dedupe", "--apply", "--plan", planned(database).id, "--json")
     assert (applied.code, applied.json["changed"]) == (Exit.FINE, 1)

@@ -163,7 +163,8 @@ def test_two_versions_of_one_object_become_one_and_every_name_leads_to_it(
     (group,) = plan.groups
     assert (group.survivor, group.losers) == (rich, (poor,))
     assert group.fields["parameters"] == {"from": rich, "because": "detailed parameters"}
-    assert group.fields["image_count"]["from"] == poor
+    because = "the richer version does not have it"
+    assert group.fields["image_count"] == {"from": poor, "because": because, "value": "43"}
 
     result = apply_registry_plan(database, load_plan(database, plan.id), LATER, "test")
     assert (result.changed, result.refused) == (1, ())
