@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from lora_pipeline.defs.alerts import build_alert_sensors
 from lora_pipeline.defs.assets import ASSETS
 from lora_pipeline.defs.bucket import (
     BUCKET_ASSETS,
@@ -17,6 +18,7 @@ from lora_pipeline.defs.bucket import (
 from lora_pipeline.defs.callbacks import build_callback_sensors
 from lora_pipeline.defs.checks import CHECK_SENSORS, CHECKS
 from lora_pipeline.defs.erasure import ERASURE_JOBS, ERASURE_SCHEDULES
+from lora_pipeline.defs.importing import IMPORT_JOBS
 from lora_pipeline.defs.inventory import INVENTORY_ASSETS, INVENTORY_JOBS, INVENTORY_SCHEDULES
 from lora_pipeline.defs.jobs import JOBS
 from lora_pipeline.defs.resources import Pipeline
@@ -34,7 +36,7 @@ def build_defs(
     from the environment where it is not given.
     """
     settings = settings or Settings()
-    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS, *BUCKET_JOBS, *ERASURE_JOBS]
+    jobs: list[Any] = [*JOBS, *VERSION_JOBS, *INVENTORY_JOBS, *BUCKET_JOBS, *IMPORT_JOBS, *ERASURE_JOBS]
     return dg.Definitions(
         assets=[*ASSETS, *VERSION_ASSETS, *INVENTORY_ASSETS, *BUCKET_ASSETS],
         asset_checks=[*CHECKS, *VERSION_CHECKS],
@@ -48,6 +50,7 @@ def build_defs(
         sensors=[
             *build_sensors(settings),
             *build_callback_sensors(settings),
+            *build_alert_sensors(settings),
             *build_bucket_sensors(settings),
             *CHECK_SENSORS,
         ],

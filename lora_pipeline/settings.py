@@ -41,6 +41,12 @@ Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 """A duration, written in the environment as a number of seconds."""
 
 
+def _web_address(url: str) -> str:
+    if not re.match(r"https?://[^/]", url):
+        raise ValueError("expected an address that starts with https:// or http://")
+    return url
+
+
 class SettingsError(Exception):
     """A setting is missing or makes no sense; the message says which, and what to do."""
 
@@ -82,6 +88,9 @@ class Settings(BaseSettings):
     prefix_renames: str = ""
     """Folders of buckets that were renamed, in the order in which they were: `bucket/old=new`, several separated
     by commas. Addresses under the old name mean the new one."""
+
+    sselfie_url: SecretStr | None = None
+    """The selfie product's database (`postgresql://…`), for the Dagster job `import_legacy`; it is only read."""
 
     replicate_api_token: SecretStr | None = Field(default=None, validation_alias=_env("REPLICATE_API_TOKEN"))
     replicate_base_url: str = Field(default=REPLICATE_API, validation_alias=_env("REPLICATE_BASE_URL"))
@@ -166,6 +175,9 @@ class Settings(BaseSettings):
     """Where the application hears of completed and failed trainings and of changed versions; nowhere if unset."""
     callback_secret: SecretStr | None = None
     """What those callbacks are signed with: `whsec_` and base64 of 24 to 64 random bytes."""
+    alert_url: SecretStr | None = None
+    """Where whoever is on call is told of failed runs and of standing checks that begin to fail: an incoming webhook
+    that takes `{"text": …}` (Slack, Mattermost, Google Chat, Discord's `…/slack`). A secret."""
 
     @field_validator("home")
     @classmethod
@@ -199,10 +211,13 @@ class Settings(BaseSettings):
 
     @field_validator("callback_url")
     @classmethod
-    def _web_address(cls, url: str | None) -> str | None:
-        if url and not re.match(r"https?://[^/]", url):
-            raise ValueError("expected an address that starts with https:// or http://")
-        return url or None
+    def _callback_address(cls, url: str | None) -> str | None:
+        return _web_address(url) if url else None
+
+    @field_validator("alert_url")
+    @classmethod
+    def _alert_address(cls, url: SecretStr | None) -> SecretStr | None:
+        return SecretStr(_web_address(url.get_secret_value())) if url and url.get_secret_value() else None
 
     @cached_property
     def running_stack(self) -> RunningStack | None:

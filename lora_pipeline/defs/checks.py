@@ -12,6 +12,10 @@ from lora_pipeline.defs.resources import Pipeline
 REGISTRY = "version_registry"
 STUCK = "stuck_trainings"
 CALLBACKS = "undelivered_callbacks"
+_ALERTS = {
+    STUCK: "trainings wait for a person, or cost money for nothing. Look: lora-pipeline trainings",
+    CALLBACKS: "the application did not take its callbacks. Look: lora-pipeline callbacks",
+}
 _EVERY_S = 600
 _SHOWN = 200
 
@@ -29,14 +33,35 @@ def undelivered_callbacks_check(pipeline: Pipeline) -> dg.AssetCheckResult:
 
 
 @dg.sensor(minimum_interval_seconds=_EVERY_S, default_status=dg.DefaultSensorStatus.RUNNING)
-def standing_checks_sensor(pipeline: Pipeline) -> dg.SensorResult:
-    """Evaluates the standing checks."""
+def standing_checks_sensor(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SensorResult:
+    """Evaluates the standing checks, and tells whoever is on call of each that begins to fail."""
     found = {STUCK: _stuck(pipeline), CALLBACKS: _undelivered(pipeline)}
     evaluations = [
         dg.AssetCheckEvaluation(asset_key=dg.AssetKey(REGISTRY), check_name=name, **result)
         for name, result in found.items()
     ]
-    return dg.SensorResult(asset_events=evaluations)
+    serious = {
+        name
+        for name, result in found.items()
+        if not result["passed"] and result["severity"] is dg.AssetCheckSeverity.ERROR
+    }
+    told = _told(context, pipeline, serious)
+    return dg.SensorResult(asset_events=evaluations, cursor=",".join(sorted(told)))
+
+
+def _told(context: dg.SensorEvaluationContext, pipeline: Pipeline, serious: set[str]) -> set[str]:
+    """Tell what fails since the last tick; what is told now. What was not taken is told again by the next tick."""
+    from lora_pipeline.callbacks.alerting import AlertNotTaken, alert
+
+    told = serious & set((context.cursor or "").split(","))
+    for name in sorted(serious - told):
+        try:
+            alert(pipeline.connections.settings, f"{name}: {_ALERTS[name]}")
+        except AlertNotTaken as error:
+            context.log.error(str(error))
+        else:
+            told.add(name)
+    return told
 
 
 def _stuck(pipeline: Pipeline) -> dict[str, Any]:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,21 +34,14 @@ from lora_pipeline.trainings.lifecycle import TrainingState
 from lora_pipeline.trainings.transitions import move
 from lora_pipeline.versions.activation import activate
 from lora_pipeline.versions.pinning import Chooser, pin_model, roll_back
+from lora_pipeline_tests.fixtures.http_receiver import HttpReceiver, receiving
 from lora_pipeline_tests.fixtures.pipeline import Clock, add_model, add_packed_run
 
 SECRET = "whsec_" + base64.b64encode(b"callback secret of the tests").decode()
 
 
-@dataclass
-class Application:
-    """The receiver: it keeps what it took, and answers as the test says."""
-
-    url: str = ""
-    status: int = 204
-    delay: float = 0.0
-    """Seconds before it answers."""
-    taken: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
+class Application(HttpReceiver):
+    """The application that is called back."""
 
     @property
     def receiver(self) -> Receiver:
@@ -64,30 +51,8 @@ class Application:
 @pytest.fixture
 def application() -> Iterator[Application]:
     found = Application()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            Webhook(SECRET).verify(body, headers)
-            time.sleep(found.delay)
-            found.taken.append(json.loads(body))
-            found.headers.append(headers)
-            self.send_response(found.status)
-            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}/hooks?token=in-the-address"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield found
-    server.shutdown()
-    server.server_close()
+    with receiving(found, Webhook(SECRET).verify):
+        yield found
 
 
 def end_training(database: Database, run_id: int, state: TrainingState, reason: str | None = None) -> None:

@@ -1,0 +1,136 @@
+"""Whoever is on call is told what failed: once, without secrets, and again where nobody took it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+
+from lora_pipeline.callbacks.alerting import AlertNotTaken, alert
+from lora_pipeline.database.sessions import Database
+from lora_pipeline.definitions import build_defs
+from lora_pipeline.defs.checks import standing_checks_sensor
+from lora_pipeline.defs.inventory import deduplicate
+from lora_pipeline.defs.resources import Pipeline
+from lora_pipeline.objects import ObjectStore
+from lora_pipeline.settings import Settings
+from lora_pipeline_tests.fixtures.http_receiver import PATH, HttpReceiver, receiving
+from lora_pipeline_tests.fixtures.pipeline import add_packed_run
+from lora_pipeline_tests.trainings.steps import set_run
+
+
+@pytest.fixture
+def chat() -> Iterator[HttpReceiver]:
+    found = HttpReceiver()
+    with receiving(found):
+        yield found
+
+
+def pipeline(database: Database, chat: HttpReceiver) -> Pipeline:
+    url = database.url.render_as_string(hide_password=False)
+    return Pipeline(overrides={"database_url": url, "alert_url": chat.url})
+
+
+def tick(resource: Pipeline, cursor: str | None) -> str:
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(
+            instance=instance, resources={"pipeline": resource}, cursor=cursor
+        ) as context,
+    ):
+        result = standing_checks_sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    assert result.asset_events
+    return result.cursor or ""
+
+
+def test_a_check_that_begins_to_fail_is_told_once_and_again_after_it_was_well(
+    sqlite_database: Database, store: ObjectStore, chat: HttpReceiver
+) -> None:
+    resource = pipeline(sqlite_database, chat)
+    run_id = add_packed_run(sqlite_database, store)
+    cursor = tick(resource, None)
+    assert (cursor, chat.taken) == ("", [])
+    set_run(sqlite_database, run_id, state="held", hold_reason="nobody knows")
+    cursor = tick(resource, cursor)
+    cursor = tick(resource, cursor)
+    (said,) = chat.taken
+    assert said == {
+        "text": "stuck_trainings: trainings wait for a person, or cost money for nothing. "
+        "Look: lora-pipeline trainings"
+    }
+    set_run(sqlite_database, run_id, state="aborted", hold_reason=None)
+    cursor = tick(resource, cursor)
+    set_run(sqlite_database, run_id, state="held", hold_reason="again")
+    tick(resource, cursor)
+    assert len(chat.taken) == 2
+
+
+def test_what_nobody_took_is_told_by_the_next_tick(
+    sqlite_database: Database, store: ObjectStore, chat: HttpReceiver
+) -> None:
+    resource = pipeline(sqlite_database, chat)
+    set_run(sqlite_database, add_packed_run(sqlite_database, store), state="held", hold_reason="x")
+    chat.status = 500
+    cursor = tick(resource, None)
+    assert (cursor, len(chat.taken)) == ("", 3), "tried three times"
+    chat.status = 200
+    assert tick(resource, cursor) == "stuck_trainings"
+
+
+def failed_run(resource: Pipeline, instance: dg.DagsterInstance) -> Any:
+    config = {"ops": {"deduplicate_registry": {"config": {"plan": "no-such-plan"}}}}
+    return deduplicate.execute_in_process(
+        run_config=config, resources={"pipeline": resource}, instance=instance, raise_on_error=False
+    )
+
+
+def test_a_run_that_fails_is_told_with_its_job_and_where_to_look(
+    sqlite_database: Database, chat: HttpReceiver
+) -> None:
+    resource = pipeline(sqlite_database, chat)
+    repository = build_defs({"pipeline": resource}, Settings(alert_url=SecretStr(chat.url)))
+    sensor = repository.get_repository_def().get_sensor_def("run_failure_alert")
+    with dg.DagsterInstance.ephemeral() as instance:
+        ended = failed_run(resource, instance)
+        context = dg.build_run_status_sensor_context(
+            sensor_name="run_failure_alert",
+            dagster_event=ended.get_run_failure_event(),
+            dagster_instance=instance,
+            dagster_run=ended.dagster_run,
+            resources={"pipeline": resource},
+        ).for_run_failure()
+        sensor(context)
+    assert chat.taken == [
+        {"text": f"deduplicate failed in deduplicate_registry: run {ended.dagster_run.run_id}"}
+    ]
+
+
+def test_without_an_address_nobody_is_told_and_there_is_no_sensor() -> None:
+    names = {sensor.name for sensor in build_defs(settings=Settings()).sensors or ()}
+    assert "run_failure_alert" not in names
+    assert not alert(Settings(), "anything")
+
+
+def test_the_address_is_a_secret(chat: HttpReceiver, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(alert_url=SecretStr(chat.url))
+    chat.status = 404
+    with (
+        caplog.at_level(logging.DEBUG, "lora_pipeline"),
+        pytest.raises(AlertNotTaken, match="answered 404") as told,
+    ):
+        alert(settings, "something")
+    settings = Settings(alert_url=SecretStr(f"http://127.0.0.1:1{PATH}"))
+    with pytest.raises(AlertNotTaken, match="no answer") as away:
+        alert(settings, "something")
+    for text in (str(told.value), str(away.value), repr(settings), caplog.text):
+        assert "in-the-address" not in text
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="starts with https"):
+        Settings(alert_url=SecretStr("hooks.example.com/x"))
