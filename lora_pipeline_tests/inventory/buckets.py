@@ -81,6 +81,10 @@ class TestBucket:
         ]
         return found
 
+    def standings(self) -> dict[str, str]:
+        """Key → where its file stands, for all that the bucket still shows."""
+        return {row.key: row.state for row in self.rows() if row.listed}
+
     def standing(self, key: str) -> str:
         return self.row(key).state
 
