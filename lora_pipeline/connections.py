@@ -5,11 +5,11 @@ Everything connects at first use; making a `Connections` does no I/O.
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lora_pipeline.quiet_logs import keep_secrets_out_of_logs
 from lora_pipeline.settings import RUNPOD, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -23,16 +23,13 @@ if TYPE_CHECKING:
 # RunPod's own default for how long a job may exist, queue included; it kills even a running one after that.
 _RUNPOD_TTL = timedelta(hours=24)
 
-# At INFO they name every address that is asked, and a presigned one, or a chat's, is a bearer secret.
-_CHATTY = ("httpx", "httpcore")
-
 
 class Connections:
     """The database, the object store and the provider that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        _keep_addresses_out_of_logs()
+        keep_secrets_out_of_logs()
 
     @cached_property
     def database(self) -> Database:
@@ -141,11 +138,3 @@ class Connections:
         if self.settings.auto_submit:
             return True
         return all(self.provider_named(name).simulated for name in self.settings.providers_in_use)
-
-
-def _keep_addresses_out_of_logs() -> None:
-    """Whatever the level of the root logger is. Whoever sets these loggers themselves has decided otherwise."""
-    for name in _CHATTY:
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)

@@ -67,7 +67,10 @@ def _env(name: str) -> AliasChoices:
 class Settings(BaseSettings):
     """All settings. `Settings()` reads the environment; tests pass values by their field names."""
 
-    model_config = SettingsConfigDict(env_prefix="LORA_", extra="ignore", populate_by_name=True)
+    # What cannot be read may be a secret all the same, and Dagster shows why definitions did not load.
+    model_config = SettingsConfigDict(
+        env_prefix="LORA_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(default=Path(".lora"))
     """The embedded database, objects, inbox and Dagster's storage live here."""

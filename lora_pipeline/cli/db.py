@@ -14,7 +14,7 @@ def db() -> None:
 def upgrade_command() -> None:
     """Bring the database to the schema that this program needs. Safe to repeat."""
     from lora_pipeline.database.migrate import upgrade
-    from lora_pipeline.database.sessions import Database
+    from lora_pipeline.database.sessions import Database, shown_url
     from lora_pipeline.settings import Settings
 
     database = Database(Settings().resolved_database_url)
@@ -22,4 +22,4 @@ def upgrade_command() -> None:
         revision = upgrade(database)
     finally:
         database.close()
-    click.echo(f"{database.url.render_as_string(hide_password=True)} is at schema {revision}")
+    click.echo(f"{shown_url(database.url)} is at schema {revision}")

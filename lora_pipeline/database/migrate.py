@@ -13,7 +13,7 @@ from filelock import FileLock
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.sessions import Database, shown_url
 from lora_pipeline.database.tables import Base
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -48,7 +48,7 @@ def require_current(database: Database) -> None:
     if found != head():
         standing = f"is at schema {found}" if found else "has none of our tables yet"
         raise SchemaOutdated(
-            f"the database at {database.url.render_as_string(hide_password=True)} {standing}, this program needs "
+            f"the database at {shown_url(database.url)} {standing}, this program needs "
             f"schema {head()}. Run: lora-pipeline db upgrade"
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import CursorResult, Delete, Engine, Update, create_engine, event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -28,16 +29,27 @@ _READ_ONLY = "lora_read_only"
 def database_url(text: str) -> URL:
     """The SQLAlchemy URL for a `DATABASE_URL`, with the driver that this project ships.
 
-    `postgres://` (as hosting providers print it) and `postgresql://` both mean psycopg 3.
+    `postgres://` (as hosting providers print it) and `postgresql://` both mean psycopg 3. Raises ValueError, which
+    quotes nothing of the address: a password may stand in the wrong place.
     """
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        raise ValueError(
-            f"DATABASE_URL is {text!r}; expected sqlite:///path/to/file or postgresql://user:password@host/name"
-        )
     if scheme in ("postgres", "postgresql"):
         scheme = "postgresql+psycopg"
-    return make_url(f"{scheme}://{rest}")
+    try:
+        url = make_url(f"{scheme}{separator}{rest}")
+    except (ValueError, ArgumentError):
+        raise ValueError(
+            "DATABASE_URL cannot be read; expected sqlite:///path/to/file or postgresql://user:password@host/name, "
+            "other characters as %40"
+        ) from None
+    if "@" in (url.host or ""):
+        raise ValueError("DATABASE_URL has more than one @. Write an @ in the password as %40")
+    return url
+
+
+def shown_url(url: URL) -> str:
+    """The address as people may see it: without its password, wherever that stands."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 class Database:
@@ -114,17 +126,21 @@ def _without_transactions(engine: Engine) -> sessionmaker[Session]:
 
 
 def _engine(url: URL) -> Engine:
+    """Its errors quote statements without their values: tracebacks end in logs and in Dagster's storage, which no
+    erasure reaches."""
     if url.get_backend_name() == "sqlite":
         if url.database and url.database != ":memory:":
             Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000})
+        engine = create_engine(url, hide_parameters=True, connect_args={"timeout": SQLITE_BUSY_MS / 1000})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # pre_ping: a database restarted under a long-lived code server must not fail the next tick.
     # psycopg would wait 130 s for a server that takes the connection and says nothing.
     within = {} if "connect_timeout" in url.query else {"connect_timeout": POSTGRES_CONNECT_S}
-    return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20, connect_args=within)
+    return create_engine(
+        url, hide_parameters=True, pool_pre_ping=True, pool_size=5, max_overflow=20, connect_args=within
+    )
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from lora_pipeline.quiet_logs import keep_secrets_out_of_logs
 from lora_pipeline.simulator import problems
 from lora_pipeline.simulator.control_api import control_router
 from lora_pipeline.simulator.front import Front, Transports
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: SimulatorSettings) -> FastAPI:
     """The application of one simulator; opens its state. Dropping connections works under `make_server` alone."""
+    keep_secrets_out_of_logs()  # it asks for datasets and tells webhooks, whose addresses are secrets
     simulator = Simulator(settings)
 
     @asynccontextmanager

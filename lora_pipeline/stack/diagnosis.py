@@ -11,6 +11,7 @@ from enum import StrEnum
 from lora_pipeline.connections import Connections
 from lora_pipeline.database.migrate import head
 from lora_pipeline.database.observing import observing_says
+from lora_pipeline.database.sessions import shown_url
 from lora_pipeline.objects import open_store
 from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, TrainingProvider
 from lora_pipeline.settings import REPLICATE, RUNPOD, ProviderName, Settings, SettingsError
@@ -71,7 +72,7 @@ def _home(connections: Connections) -> Finding:
 
 
 def _database(connections: Connections) -> Finding:
-    shown = connections.database.url.render_as_string(hide_password=True)
+    shown = shown_url(connections.database.url)
     return Finding("database", Health.FINE, f"{shown} at schema {head()}")
 
 

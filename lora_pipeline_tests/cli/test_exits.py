@@ -6,10 +6,11 @@ import importlib
 from itertools import permutations
 
 import pytest
+from pydantic import ValidationError
 
 from lora_pipeline.cli.exits import CODES, Exit, exit_code_of, message_of, most_serious
 from lora_pipeline.providers.protocol import ProviderError, Refused, Throttled, UnknownOutcome
-from lora_pipeline.settings import SettingsError
+from lora_pipeline.settings import Settings, SettingsError
 from lora_pipeline_tests.cli.conftest import Run
 
 
@@ -54,6 +55,16 @@ def test_a_bad_setting_is_named_and_its_value_kept_secret(run: Run, monkeypatch:
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize(
+    "name", ["LORA_CALLBACK_SECRET", "LORA_REPLICATE_WEBHOOK_SECRET", "LORA_ALERT_URL", "LORA_CALLBACK_URL"]
+)
+def test_why_definitions_do_not_load_quotes_no_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "hunter2")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert "hunter2" not in str(refused.value)  # Dagster shows it in the UI and in its log
+
+
 def test_an_unreachable_database_is_one_line_without_its_password(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,5 +92,5 @@ def test_an_error_without_words_is_still_named() -> None:
 def test_debugging_shows_where_an_error_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORA_DEBUG", "1")
     monkeypatch.setenv("DATABASE_URL", "nonsense")
-    with pytest.raises(ValueError, match="DATABASE_URL is 'nonsense'"):
+    with pytest.raises(ValueError, match="DATABASE_URL cannot be read"):
         run("trainings")
