@@ -57,7 +57,9 @@ def keep_uploads(
     """Examine and keep what a user sent, each file once whatever its name. One bad file stops no other."""
     with database.begin() as session:
         ensure_user(session, user_id, now)
-        known = frozenset(session.scalars(select(Image.sha256).where(Image.user_id == user_id)))
+        known = frozenset(
+            session.scalars(select(Image.sha256).where(Image.user_id == user_id, Image.deleted_at.is_(None)))
+        )
     outcomes = [_examined(store, user_id, source, known) for source in sources]
     kept = [outcome for outcome in outcomes if isinstance(outcome, Examined)]
     with database.begin() as session:
@@ -88,7 +90,11 @@ def uploaded_sources(
     wanted = list(uploads)
     with database.read() as session:
         rows = session.scalars(
-            select(Image).where(Image.user_id == user_id, Image.sha256.in_({sha256 for sha256, _ in wanted}))
+            select(Image).where(
+                Image.user_id == user_id,
+                Image.sha256.in_({sha256 for sha256, _ in wanted}),
+                Image.deleted_at.is_(None),
+            )
         )
         images = {row.sha256: row for row in rows}
     missing = [sha256 for sha256, _ in wanted if sha256 not in images]

@@ -26,7 +26,8 @@ from lora_pipeline.erasure.retention import run_retention
 from lora_pipeline.image_sets.drafts import ask_for_training
 from lora_pipeline.image_sets.inbox import IntakeError
 from lora_pipeline.image_sets.intake import take_in_from_inbox
-from lora_pipeline.image_sets.sources import ImageSource
+from lora_pipeline.image_sets.sources import ImageSource, source_from_path
+from lora_pipeline.image_sets.uploads import UploadUnknown, keep_uploads, uploaded_sources
 from lora_pipeline.lineage.tracing import trace
 from lora_pipeline.settings import Settings
 from lora_pipeline.simulator.running import RunningSimulator
@@ -123,6 +124,28 @@ def test_photographs_that_were_never_trained_go_too_but_not_the_houses(connectio
     with connections.database.read() as session:
         assert {image.user_id for image in session.query(Image) if image.deleted_at is None} == {"house"}
         assert session.query(ImageSetMember).count() == 6, "the empty draft is none"
+
+
+def test_an_upload_that_was_deleted_is_unknown_until_it_is_sent_again(
+    connections: Connections, tmp_path: Path
+) -> None:
+    database, store = connections.database, connections.store
+    sources = [source_from_path(path) for path in drop_photographs(tmp_path / "photos", 1)]
+
+    def upload() -> tuple[str, str]:
+        (kept,) = keep_uploads(
+            database, store, USER, sources, profile=connections.image_profile, now=connections.now()
+        )
+        return str(kept.sha256), kept.name
+
+    first = upload()
+    age(connections, 366 * DAY)
+    assert run_retention(connections).photographs == 1
+    with pytest.raises(UploadUnknown, match="Upload the image again"):
+        uploaded_sources(database, store, USER, [first])
+    assert upload() == first
+    (found,) = uploaded_sources(database, store, USER, [first])
+    assert b"".join(found.open())
 
 
 def test_what_somebody_touched_lately_stays(connections: Connections) -> None:
