@@ -172,6 +172,9 @@ def test_where_others_can_reach_the_server_a_sheet_needs_a_key_or_a_signed_link(
             assert owner.get(path).status_code == 200
         with with_key(anyone, key_for(connections, "43")) as other:
             assert other.get(path).status_code == 404
+            assert other.get("/metrics").status_code == 403
+        with with_key(anyone, key_for(connections, None)) as admin:
+            assert admin.get("/metrics").status_code == 200
 
         signer = link_signer(connections.database, connections.now())
         link = signer.sign(path, connections.now())

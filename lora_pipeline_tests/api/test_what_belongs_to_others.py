@@ -16,6 +16,7 @@ from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline_tests.api.every_route import Operation, description, operations
 from lora_pipeline_tests.api.serving import key_for, with_key
 from lora_pipeline_tests.api.steps import finish, start, uploaded_urls
+from lora_pipeline_tests.fixtures.pipeline import add_model
 
 ABOUT_NOTHING = {
     "GET /api/models",
@@ -134,6 +135,22 @@ def test_a_user_is_told_nothing_of_others_and_cannot_act_for_them(
         assert other.post("/api/training/upload", files=files, data={"userId": "42"}).status_code == 403
         for operation in _administrators(description()):
             assert operation.ask(other).status_code == 403, str(operation)
+
+
+@_ON_SQLITE
+@pytest.mark.parametrize("action", ["cancel", "retry"])
+def test_the_number_of_anothers_training_means_nothing_to_ones_own_model(
+    connections: Connections, anyone: httpx.Client, anna: httpx.Client, tmp_path: Path, action: str
+) -> None:
+    started = start(anna, uploaded_urls(anna, tmp_path))
+    seen = f"/api/models/{started['modelId']}/trainings"
+    (before,) = anna.get(seen).json()["trainings"]
+    add_model(connections.database, "bens")
+    with with_key(anyone, key_for(connections, "bens")) as ben:
+        answer = ben.post(f"/api/models/bens/{action}", json={"run": before["run"]})
+    assert answer.status_code == 404, answer.text
+    (after,) = anna.get(seen).json()["trainings"]
+    assert (after["state"], after["status"]) == (before["state"], before["status"])
 
 
 @_ON_SQLITE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from lora_pipeline.trainings.following import FollowRules, follow_trainings
 from lora_pipeline.trainings.reconciliation import ReconcileRules
 from lora_pipeline.trainings.submission import Submission, SubmissionRules, submit_training
 from lora_pipeline_tests.fixtures.pipeline import Clock, add_packed_run, run_row
+from lora_pipeline_tests.fixtures.s3 import start_s3_server
 from lora_pipeline_tests.trainings.steps import GRACE, RULES, follow, unknown_run
 
 
@@ -103,6 +105,104 @@ def test_no_credit_pauses_every_submission_until_somebody_resumes(
             is Submission.SUBMITTED
         )
     assert simulator.paid()["count"] == 2
+
+
+class Interrupted(ReplicateProvider):
+    """While it makes a destination, `meanwhile` happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def ensure_destination(self, destination: str, *, description: str) -> None:
+        super().ensure_destination(destination, description=description)
+        if self.meanwhile is not None:
+            self.meanwhile()
+
+
+@pytest.fixture
+def interrupted(simulator: RunningSimulator) -> Interrupted:
+    return Interrupted(simulator.url, "r8_test", timeout=5.0)
+
+
+@pytest.fixture
+def bucket() -> ObjectStore:
+    """A store that presigns: nothing is written between the lease and the intent."""
+    server = start_s3_server()
+    return server.open(server.create_bucket())
+
+
+def test_what_one_submitter_prepares_no_other_takes(
+    database: Database,
+    bucket: ObjectStore,
+    interrupted: Interrupted,
+    provider: ReplicateProvider,
+    simulator: RunningSimulator,
+    clock: Clock,
+) -> None:
+    run = add_packed_run(database, bucket)
+    others: list[Submission] = []
+    interrupted.meanwhile = lambda: others.append(
+        submit_training(database, bucket, provider, run, RULES, clock=clock).outcome
+    )
+    result = submit_training(database, bucket, interrupted, run, RULES, clock=clock)
+    assert (result.outcome, others) == (Submission.SUBMITTED, [Submission.TAKEN])
+    assert simulator.paid()["count"] == 1
+
+
+def test_who_was_overtaken_while_preparing_sends_nothing_although_nobody_knows_what_became_of_the_other(
+    database: Database,
+    bucket: ObjectStore,
+    interrupted: Interrupted,
+    provider: ReplicateProvider,
+    simulator: RunningSimulator,
+    clock: Clock,
+) -> None:
+    run = add_packed_run(database, bucket)
+
+    def overtake() -> None:
+        clock.moment += RULES.lease
+        simulator.fault("trainings.create", "drop", moment="after")
+        other = submit_training(database, bucket, provider, run, RULES, clock=clock)
+        assert other.outcome is Submission.UNKNOWN
+
+    interrupted.meanwhile = overtake
+    result = submit_training(database, bucket, interrupted, run, RULES, clock=clock)
+    assert result.outcome is Submission.TAKEN
+    assert simulator.paid()["count"] == 1
+
+
+def test_who_lost_the_lease_to_one_that_still_prepares_sends_nothing(
+    database: Database,
+    bucket: ObjectStore,
+    interrupted: Interrupted,
+    simulator: RunningSimulator,
+    clock: Clock,
+) -> None:
+    run = add_packed_run(database, bucket)
+    other = Interrupted(simulator.url, "r8_test", timeout=5.0)
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    def overtake() -> None:
+        clock.moment += RULES.lease
+        other.meanwhile = die
+        with pytest.raises(KeyboardInterrupt):
+            submit_training(database, bucket, other, run, RULES, clock=clock)
+
+    interrupted.meanwhile = overtake
+    result = submit_training(database, bucket, interrupted, run, RULES, clock=clock)
+    assert result.outcome is Submission.TAKEN
+    assert simulator.paid()["count"] == 0
+
+
+def test_what_was_sent_is_not_taken_from_who_works_on_it(
+    database: Database, store: ObjectStore, provider: ReplicateProvider, clock: Clock
+) -> None:
+    run = add_packed_run(database, store)
+    assert submit_training(database, store, provider, run, RULES, clock=clock).outcome is Submission.SUBMITTED
+    before = run_row(database, run).lease_token
+    assert submit_training(database, store, provider, run, RULES, clock=clock).outcome is Submission.TAKEN
+    assert run_row(database, run).lease_token == before
 
 
 def test_a_throttled_creation_waits_as_long_as_it_was_told_and_is_sent_once(
