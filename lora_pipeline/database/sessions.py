@@ -49,7 +49,8 @@ def database_url(text: str) -> URL:
 
 def shown_url(url: URL) -> str:
     """The address as people may see it: without its password, wherever that stands."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    place = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    return url.set(query=place).render_as_string(hide_password=True)
 
 
 class Database:

@@ -128,6 +128,7 @@ def test_a_user_is_told_nothing_of_others_and_cannot_act_for_them(
     with with_key(anyone, key_for(connections, "43")) as other:
         assert other.get("/api/models").json() == {"models": []}
         assert other.get("/api/models", params={"userId": "42"}).json() == {"models": []}
+        assert "no active model" in other.post("/api/training/sync-version", json={}).json()["detail"]
         body = {"modelName": "Anna", "imageUrls": owned.values["imageUrls"]}
         assert "no upload" in other.post("/api/training/start", json=body).json()["detail"]
         assert other.post("/api/training/start", json={**body, "userId": "42"}).status_code == 403

@@ -21,6 +21,7 @@ from lora_pipeline.image_sets.intake import IntakeReport, take_in
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
 from lora_pipeline.image_sets.profiles import PROFILES
 from lora_pipeline.image_sets.sources import source_from_file, source_from_path
+from lora_pipeline.image_sets.uploads import keep_uploads
 from lora_pipeline.objects import ObjectStore, StoreUnavailable
 from lora_pipeline.objects.local import LocalObjectStore
 from lora_pipeline_tests.image_sets.conftest import DEMO, KEY, House, photographs, small
@@ -118,6 +119,24 @@ def test_the_same_works_from_a_bucket_to_a_bucket(house: House, s3_store: Object
         upload.original_url.startswith("s3://") and "X-Amz" not in upload.original_url
         for upload in uploads(bucket).values()
     )
+
+
+def test_the_same_photograph_of_two_users_is_two_photographs(house: House) -> None:
+    """Erasing the one must leave the other theirs."""
+    files = photographs(1)
+    users = (KEY, "user-51d")
+    for key in users:
+        house.put(files, key)
+        assert set(states(house.take_in(key)).values()) == {"included"}
+    (content,) = files.values()
+    uploaded = [source_from_file("again.jpg", BytesIO(content))]
+    keep_uploads(house.database, house.store, "third", uploaded, profile=DEMO, now=house.clock())
+    with house.database.read() as session:
+        images = session.query(Image).all()
+        used = session.query(ImageSetMember.image_id).all()
+    assert len({image.user_id for image in images}) == len({image.object_key for image in images}) == 3
+    assert {house.store.get_bytes(image.object_key) for image in images} == {content}
+    assert len(set(used)) == 2
 
 
 def test_an_empty_folder_has_no_model_and_says_so(house: House, tmp_path: Path) -> None:

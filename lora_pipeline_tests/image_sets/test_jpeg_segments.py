@@ -55,6 +55,12 @@ def test_every_kind_of_metadata_is_dropped(marker: int, payload: bytes) -> None:
     assert without_metadata(data) == without_metadata(jpeg())
 
 
+def test_of_adobes_segment_only_what_says_how_colours_are_coded_stays() -> None:
+    stripped = without_metadata(with_segment(jpeg(), 0xEE, b"Adobe\0\x64\0\0\0\0\x01SecretTail"))
+    assert b"Adobe" in stripped
+    assert b"Secret" not in stripped
+
+
 def test_what_follows_the_picture_is_dropped() -> None:
     data = jpeg()
     assert without_metadata(data + b"a video of the same moment") == without_metadata(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -116,8 +117,36 @@ def test_redirects_are_followed_a_few_times_and_judged_each_time(server: Server,
     (source,) = fetch_images([server.url("/a")], tmp_path, server.rules(), here)
     assert (source.name, b"".join(source.open())) == ("a", b"image")
     server.answers["/b"] = redirect("/a")
+    server.asked.clear()
     with pytest.raises(ImagesUnavailable, match="redirected more than 3 times"):
         fetch_images([server.url("/a")], tmp_path, server.rules(), here)
+    assert len(server.asked) == 4
+
+
+def test_no_proxy_of_the_environment_learns_the_address(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    server.answers["/1.jpg"] = body(b"image")
+    (source,) = fetch_images([server.url("/1.jpg")], tmp_path, server.rules(), here)
+    assert b"".join(source.open()) == b"image"
+
+
+def test_what_a_server_packed_is_kept_as_it_came(server: Server, tmp_path: Path) -> None:
+    """A few bytes that would unpack into gigabytes stay the few bytes."""
+    packed = gzip.compress(b"x" * 1_000_000)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(packed)))
+        handler.end_headers()
+        handler.wfile.write(packed)
+
+    server.answers["/1.jpg"] = answer
+    (source,) = fetch_images([server.url("/1.jpg")], tmp_path, server.rules(image_bytes=100_000), here)
+    assert b"".join(source.open()) == packed
 
 
 def test_a_resolver_that_answers_otherwise_the_second_time_is_not_asked_twice(

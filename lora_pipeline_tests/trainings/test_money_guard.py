@@ -6,13 +6,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.providers.protocol import Unauthenticated
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.simulator.running import RunningSimulator
-from lora_pipeline.trainings.controls import resume_submissions
+from lora_pipeline.trainings.controls import resume_submissions, submission_switch
 from lora_pipeline.trainings.costs import DailyCaps
 from lora_pipeline.trainings.following import FollowRules, follow_trainings
 from lora_pipeline.trainings.reconciliation import ReconcileRules
@@ -78,6 +79,44 @@ def test_simulated_trainings_cost_nothing_of_the_day(
 ) -> None:
     run = add_packed_run(database, store)
     assert submit_training(database, store, provider, run, _caps(trainings=0)).outcome is Submission.SUBMITTED
+
+
+def test_a_simulated_training_takes_no_place_of_the_day_from_a_real_one(
+    database: Database, store: ObjectStore, provider: ReplicateProvider, billing: ReplicateProvider
+) -> None:
+    simulated = add_packed_run(database, store, "m1", estimated_cost=2.75)
+    real = add_packed_run(database, store, "m2", simulated=False, estimated_cost=2.75)
+    rules = _caps(trainings=1, usd=3.0)
+    for run, asked in ((simulated, provider), (real, billing)):
+        assert submit_training(database, store, asked, run, rules).outcome is Submission.SUBMITTED
+
+
+def test_what_was_opened_against_a_simulator_and_is_sent_for_real_counts(
+    database: Database, store: ObjectStore, billing: ReplicateProvider, simulator: RunningSimulator
+) -> None:
+    run = add_packed_run(database, store, simulated=True)
+    result = submit_training(database, store, billing, run, _caps(trainings=0))
+    assert result.outcome is Submission.DEFERRED
+    assert simulator.paid()["count"] == 0
+
+
+@pytest.mark.parametrize("database_address", ["postgresql"], indirect=True)
+def test_who_looks_at_the_caps_waits_for_whoever_looks_at_them_already(
+    database_address: str, store: ObjectStore, billing: ReplicateProvider, simulator: RunningSimulator
+) -> None:
+    """Two that looked side by side would both find room for one."""
+    before = Database(database_address)
+    impatient = Database(
+        f"{database_address}&options=-c%20lock_timeout%3D200ms"
+    )  # behind its socket's folder
+    run = add_packed_run(before, store, simulated=False)
+    with before.begin() as session:
+        submission_switch(session, lock=True)
+        with pytest.raises(OperationalError, match="lock timeout"):
+            submit_training(impatient, store, billing, run, _caps())
+    assert simulator.paid()["count"] == 0
+    before.close()
+    impatient.close()
 
 
 def test_no_credit_pauses_every_submission_until_somebody_resumes(
