@@ -192,6 +192,7 @@ def test_no_answer_but_a_success_counts_and_no_redirect_is_followed(
         assert send_due(connections.database, application.receiver, clock, 10).failed
         assert len(application.taken) == attempt
         (row,) = rows(connections.database)
+        assert row.last_error == f"answered {status}"
         with connections.database.begin() as session:
             session.get_one(Callback, row.id).next_attempt_at = clock()
 
@@ -249,6 +250,31 @@ def test_the_sensor_fails_where_nothing_is_taken(connections: Connections, appli
         send_callbacks(connections)
     assert build_callback_sensors(connections.settings)
     assert build_callback_sensors(Settings()) == []
+
+
+def test_while_only_observing_nobody_is_told(connections: Connections, application: Application) -> None:
+    connections.settings.callback_url = application.url
+    connections.settings.callback_secret = SecretStr(SECRET)
+    serve(connections.database, add_model(connections.database), 1)
+    connections.settings.observe = True
+    assert send_callbacks(connections) == CallbackRound()
+    assert application.taken == []
+    connections.settings.observe = False
+    assert send_callbacks(connections).delivered == 1
+
+
+@pytest.mark.parametrize("status", [200, 410])
+def test_what_is_over_is_kept_for_a_month(
+    connections: Connections, application: Application, status: int
+) -> None:
+    serve(connections.database, add_model(connections.database), 1)
+    clock = Clock()
+    application.status = status
+    send_due(connections.database, application.receiver, clock, 10)
+    for days, left in ((29, 1), (2, 0)):
+        clock.advance(days=days)
+        assert send_due(connections.database, application.receiver, clock, 10) == CallbackRound()
+        assert len(rows(connections.database)) == left
 
 
 def test_without_a_secret_nothing_is_sent_unsigned(connections: Connections) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.objects import ObjectStore
-from lora_pipeline.providers.protocol import Unauthenticated
+from lora_pipeline.providers.protocol import ProviderError, ProviderUnavailable, Refused, Unauthenticated
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.controls import resume_submissions, submission_switch
@@ -209,6 +209,30 @@ def test_who_was_overtaken_while_preparing_sends_nothing_although_nobody_knows_w
     assert simulator.paid()["count"] == 1
 
 
+@pytest.mark.parametrize("error", [ProviderUnavailable("away"), Refused("no")])
+def test_what_comes_of_an_overtaken_submission_says_nothing_about_the_others(
+    database: Database,
+    bucket: ObjectStore,
+    interrupted: Interrupted,
+    provider: ReplicateProvider,
+    simulator: RunningSimulator,
+    clock: Clock,
+    error: ProviderError,
+) -> None:
+    run = add_packed_run(database, bucket)
+
+    def overtake() -> None:
+        clock.moment += RULES.lease
+        simulator.fault("trainings.create", "drop", moment="after")
+        submit_training(database, bucket, provider, run, RULES, clock=clock)
+        raise error
+
+    interrupted.meanwhile = overtake
+    submit_training(database, bucket, interrupted, run, RULES, clock=clock)
+    row = run_row(database, run)
+    assert (row.state, row.post_started_at) == ("intent", clock()), "it is looked for, and not sent again"
+
+
 def test_who_lost_the_lease_to_one_that_still_prepares_sends_nothing(
     database: Database,
     bucket: ObjectStore,
@@ -254,6 +278,7 @@ def test_a_throttled_creation_waits_as_long_as_it_was_told_and_is_sent_once(
     run = add_packed_run(database, store)
     simulator.fault("trainings.create", "answer", status=429, retry_after=20)
     assert submit_training(database, store, provider, run, RULES, clock=clock).outcome is Submission.DEFERRED
+    assert run_row(database, run).post_started_at is None, "it takes no place of the day"
     clock.advance(seconds=15)
     assert submit_training(database, store, provider, run, RULES, clock=clock).outcome is Submission.TAKEN
     clock.advance(seconds=10)
