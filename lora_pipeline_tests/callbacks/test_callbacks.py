@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from standardwebhooks import Webhook
 
 from lora_pipeline.callbacks.listing import list_callbacks
@@ -203,6 +203,23 @@ def test_an_application_that_says_gone_is_left_alone(
     serve(connections.database, add_model(connections.database), 1)
     application.status = 410
     assert send_due(connections.database, application.receiver, connections.now, 10).given_up
+
+
+def test_a_callback_whose_user_is_erased_while_it_is_sent_disturbs_no_other(
+    connections: Connections,
+) -> None:
+    database = connections.database
+
+    def erase(_: bytes, headers: dict[str, str]) -> None:
+        with database.begin() as session:
+            session.execute(delete(Callback).where(Callback.event_id == headers["webhook-id"]))
+
+    application = Application()
+    with receiving(application, erase):
+        for number in range(2):
+            serve(database, add_model(database, f"user-{number}"), 100 + number)
+        assert send_due(database, application.receiver, connections.now, 10).delivered == 2
+    assert rows(database) == []
 
 
 def test_two_rounds_at_once_send_nothing_twice(connections: Connections, application: Application) -> None:

@@ -131,6 +131,12 @@ def test_the_address_is_a_secret(chat: HttpReceiver, caplog: pytest.LogCaptureFi
         assert "in-the-address" not in text
 
 
+def test_no_redirect_is_followed(chat: HttpReceiver) -> None:
+    chat.status = 307
+    with pytest.raises(AlertNotTaken, match="it answered 307"):
+        alert(Settings(alert_url=SecretStr(chat.url)), "something")
+
+
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="starts with https"):
         Settings(alert_url=SecretStr("hooks.example.com/x"))

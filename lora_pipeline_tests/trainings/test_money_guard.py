@@ -298,6 +298,18 @@ def test_a_name_that_can_never_be_ours_fails_the_training_clearly(
     assert "acme/user-50c-selfie-lora" in str(row.error)
 
 
+def test_a_creation_that_is_refused_fails_the_training_and_takes_no_place_of_the_day(
+    database: Database, store: ObjectStore, billing: ReplicateProvider, simulator: RunningSimulator
+) -> None:
+    first, second = (add_packed_run(database, store, key, simulated=False) for key in ("m1", "m2"))
+    simulator.fault("trainings.create", "answer", status=422)
+    outcomes = [
+        submit_training(database, store, billing, run, _caps(trainings=1)).outcome for run in (first, second)
+    ]
+    assert outcomes == [Submission.REFUSED, Submission.SUBMITTED]
+    assert run_row(database, first).state == "failed"
+
+
 def test_a_wrong_token_leaves_the_training_packed(
     database: Database, store: ObjectStore, provider: ReplicateProvider, simulator: RunningSimulator
 ) -> None:
