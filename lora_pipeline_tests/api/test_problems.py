@@ -8,10 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from lora_pipeline.api import problems
 from lora_pipeline.api.app import create_app
+from lora_pipeline.api.uploads import own_upload
 from lora_pipeline.connections import Connections
+from lora_pipeline.providers.protocol import ProviderUnavailable
+from lora_pipeline.settings import Settings
 from lora_pipeline_tests.api.serving import serving
 from lora_pipeline_tests.api.steps import problem
 
@@ -21,6 +25,52 @@ def database_address(sqlite_template: Path, tmp_path: Path) -> str:
     """Nothing here depends on the database."""
     shutil.copyfile(sqlite_template, tmp_path / "lora.sqlite3")
     return f"sqlite:///{tmp_path / 'lora.sqlite3'}"
+
+
+def test_a_problem_names_no_signed_address() -> None:
+    signed = "https://bucket.example/zip?X-Amz-Signature=s3cret"
+    found = problems.problem_of(ProviderUnavailable(f"{signed} cannot be reached"))
+    assert found is not None
+    assert found.detail == "https://bucket.example/zip?*** cannot be reached"
+
+
+def test_what_was_got_is_quoted_without_what_signed_it(anna: httpx.Client) -> None:
+    body = {"modelName": "Anna", "imageUrls": [], "modelType": "https://a.example/b?signature=s3cret"}
+    detail = problem(anna.post("/api/training/start", json=body), 422)
+    assert "https://a.example/b?***" in detail
+    assert "s3cret" not in detail
+
+
+def test_a_webhooks_secret_path_is_not_logged_where_the_database_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(
+        home=tmp_path,
+        database_url="postgresql://nobody@127.0.0.1:1/nothing",
+        runpod_api_key=SecretStr("rpa_test"),
+        runpod_endpoint="endpoint",
+    )
+    secret = str(settings.runpod_webhook_secret)
+    with serving(Connections(settings)) as anyone:
+        answer = anyone.post(f"/webhooks/runpod/{secret}", json={"id": "job", "status": "COMPLETED"})
+    assert answer.status_code == 503
+    assert "POST /webhooks/runpod/{secret}: the database does not answer" in caplog.text
+    assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        (f"/api/uploads/{'a' * 64}/x.jpg", True),
+        (f"https://lora.example/api/uploads/{'a' * 64}/x.jpg", True),
+        (f"https://elsewhere.example/api/uploads/{'a' * 64}/x.jpg", False),
+        (f"http://lora.example/api/uploads/{'a' * 64}/x.jpg", False),
+        (f"https://lora.example/api/uploads/{'a' * 63}/x.jpg", False),
+        (f"https://lora.example/else/{'a' * 64}/x.jpg", False),
+    ],
+)
+def test_only_our_own_addresses_mean_uploads(address: str, own: bool) -> None:
+    assert (own_upload(address, "https://lora.example") is not None) == own
 
 
 def test_what_is_not_there_and_other_methods_are_told(anna: httpx.Client) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ModelVersion
 from lora_pipeline.objects import ObjectStore
+from lora_pipeline.providers.protocol import Refused
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.finalisation import (
@@ -103,10 +105,71 @@ def test_an_outage_of_the_download_uses_up_no_attempt(
         clock.advance(minutes=10)
         result = finalise_training(sqlite_database, store, provider, run, FINALISE, clock=clock)
         assert result.outcome is Finalisation.RETRY, result
+    assert run_row(sqlite_database, run).finalise_attempts == 0
     simulator._http.delete("/simulator/faults")
     clock.advance(minutes=10)
     done = finalise_training(sqlite_database, store, provider, run, FINALISE, clock=clock)
     assert done.outcome is Finalisation.FINALISED
+
+
+class Interrupted(ReplicateProvider):
+    """While it downloads, `meanwhile` happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def download(self, url: str) -> Iterator[bytes]:
+        if self.meanwhile is not None:
+            self.meanwhile()
+        yield from super().download(url)
+
+
+@pytest.fixture
+def interrupted(simulator: RunningSimulator) -> Interrupted:
+    return Interrupted(simulator.url, "r8_test", timeout=5.0)
+
+
+def test_what_one_finalises_no_other_takes(
+    database: Database,
+    store: ObjectStore,
+    provider: ReplicateProvider,
+    interrupted: Interrupted,
+    simulator: RunningSimulator,
+    clock: Clock,
+) -> None:
+    run = _succeeded(database, store, provider, simulator)
+    others: list[Finalisation] = []
+    interrupted.meanwhile = lambda: others.append(
+        finalise_training(database, store, provider, run, FINALISE, clock=clock).outcome
+    )
+    result = finalise_training(database, store, interrupted, run, FINALISE, clock=clock)
+    assert (result.outcome, others) == (Finalisation.FINALISED, [Finalisation.TAKEN])
+
+
+@pytest.mark.parametrize("error", [None, Refused("it is gone")])
+def test_who_was_overtaken_while_downloading_changes_nothing_any_more(
+    database: Database,
+    store: ObjectStore,
+    provider: ReplicateProvider,
+    interrupted: Interrupted,
+    simulator: RunningSimulator,
+    clock: Clock,
+    error: Exception | None,
+) -> None:
+    """A version that somebody rolled back since must not be served again, nor a finished run be held."""
+    run = _succeeded(database, store, provider, simulator)
+
+    def overtake() -> None:
+        clock.moment += FINALISE.lease
+        other = finalise_training(database, store, provider, run, FINALISE, clock=clock)
+        assert other.outcome is Finalisation.FINALISED
+        if error is not None:
+            raise error
+
+    interrupted.meanwhile = overtake
+    result = finalise_training(database, store, interrupted, run, FINALISE, clock=clock)
+    assert result.outcome is Finalisation.TAKEN
+    row = run_row(database, run)
+    assert (row.state, row.error) == ("finalised", None)
 
 
 def test_weights_over_the_cap_are_not_taken(
