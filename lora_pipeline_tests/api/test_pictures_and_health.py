@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
 
@@ -198,6 +200,17 @@ def test_a_server_that_answers_everybody_must_not_be_reachable_by_everybody(tmp_
     ):
         with pytest.raises(SettingsError, match="LORA_API_OPEN"):
             create_app(Connections(settings))
+
+
+def test_of_two_names_in_one_request_both_must_be_ours(connections: Connections) -> None:
+    with serving(connections) as anyone:
+        for names, status in ((("127.0.0.1",), 200), (("127.0.0.1", "rebound.example"), 400)):
+            with closing(HTTPConnection("127.0.0.1", anyone.base_url.port)) as asking:
+                asking.putrequest("GET", "/healthz", skip_host=True)
+                for name in names:
+                    asking.putheader("Host", name)
+                asking.endheaders()
+                assert asking.getresponse().status == status
 
 
 def test_open_on_this_machine_no_key_is_needed(connections: Connections) -> None:

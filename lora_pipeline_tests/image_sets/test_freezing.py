@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as Pictures
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import AuditEntry, ImageSet, ImageSetMember, TrainingRun, UserModel
+from lora_pipeline.database.tables import AuditEntry, Image, ImageSet, ImageSetMember, TrainingRun, UserModel
 from lora_pipeline.image_sets.drafts import ask_for_training, set_caption, set_choice
 from lora_pipeline.image_sets.facts import image_set_facts
 from lora_pipeline.image_sets.freezing import SetBlocked, latest_frozen_set
@@ -87,6 +87,17 @@ def test_a_frozen_set_has_members_manifest_and_contact_sheet_that_agree(filled: 
     assert manifest["excluded"][0]["findings"][0]["code"] == "not_an_image"
     assert manifest["digest"] == frozen.digest
     assert manifest["trigger_word"] == "user50c"
+
+
+def test_a_draft_takes_over_no_photograph_that_was_deleted(filled: House) -> None:
+    filled.freeze()
+    with filled.database.begin() as session:
+        first = session.query(ImageSetMember).filter_by(verdict="included").first()
+        assert first is not None
+        session.get_one(Image, first.image_id).deleted_at = filled.now
+    ask_for_training(filled.database, KEY, actor="test", now=filled.now)
+    assert len(names(filled)) == 5
+    assert first.source_name not in names(filled)
 
 
 def test_the_contact_sheet_is_a_modest_jpeg(filled: House) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from lora_pipeline.providers.protocol import ProviderError, TrainingRequest, UnknownOutcome
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.providers.secrets import REDACTED, redacted, scrubbed
+from lora_pipeline.providers.transport import ANSWER_CAP, described, read_answer
 from lora_pipeline.settings import FLUX_TRAINER
 from lora_pipeline_tests.providers.conftest import DESTINATION, TOKEN
 from lora_pipeline_tests.providers.scripted import Received, Reply, ScriptedServer, json_reply
@@ -176,3 +178,22 @@ def ours(caplog: pytest.LogCaptureFixture) -> str:
         for record in caplog.records
         if not (record.name.startswith("httpcore") and record.levelno == logging.DEBUG)
     )
+
+
+def test_an_error_of_the_connection_is_described_without_the_address_that_it_quotes() -> None:
+    error = httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol: {SIGNED}")
+    assert "unsupported protocol" in described(error)
+    assert SIGNATURE not in described(error)
+
+
+def test_an_answer_without_end_is_left() -> None:
+    read = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal read
+        for _ in range(ANSWER_CAP // 2**20 + 10):
+            read += 1
+            yield bytes(2**20)
+
+    assert read_answer(httpx.Response(200, content=pieces())).body is None
+    assert read == ANSWER_CAP // 2**20 + 1

@@ -38,6 +38,19 @@ def quirk(simulator: RunningSimulator, job_id: str, **quirks: Any) -> None:
     simulator.control(f"trainings/{job_id}/quirks", **quirks)
 
 
+@pytest.mark.parametrize("state", ["running", "packed"])
+def test_a_cancel_is_asked_of_the_provider_that_has_the_training_alone(
+    database: Database, store: ObjectStore, provider: ReplicateProvider, clock: Clock, state: str
+) -> None:
+    job = "job-at-runpod" if state == "running" else None
+    run_id = add_packed_run(
+        database, store, provider="runpod", state=state, training_id=job, cancel_requested_at=clock()
+    )
+    done = send_due_cancels(database, provider, clock, 10)
+    assert (done.asked, done.ended, done.errors) == (0, (), ())
+    assert run_row(database, run_id).state == state
+
+
 def test_a_training_that_was_not_sent_ends_at_once_and_is_never_sent(
     database: Database,
     store: ObjectStore,

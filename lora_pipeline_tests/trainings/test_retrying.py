@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import Image, ImageSetMember, TrainingRun
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.settings import FLUX_TRAINER
@@ -13,7 +14,7 @@ from lora_pipeline.trainings.cancelling import cancel_training
 from lora_pipeline.trainings.finalisation import MAX_ATTEMPTS, Finalisation, finalise_training
 from lora_pipeline.trainings.intents import TrainingRefused
 from lora_pipeline.trainings.retrying import Retried, retry_training
-from lora_pipeline_tests.fixtures.pipeline import Clock, model_row, run_row
+from lora_pipeline_tests.fixtures.pipeline import Clock, add_packed_run, model_row, run_row
 from lora_pipeline_tests.trainings.steps import (
     FINALISE,
     follow,
@@ -52,6 +53,48 @@ def test_a_training_that_ended_badly_gets_a_new_attempt_with_its_own_token(
     assert after.image_set_id == before.image_set_id
     assert (after.parameters["steps"], after.parameters["lora_rank"]) == (700, 8)
     assert after.asked_by == "cli:ada"
+
+
+@pytest.mark.parametrize(("position", "refused"), [(0, True), (None, False)])
+def test_what_was_trained_on_photographs_that_are_deleted_by_now_is_not_tried_again(
+    database: Database,
+    store: ObjectStore,
+    provider: ReplicateProvider,
+    clock: Clock,
+    position: int | None,
+    refused: bool,
+) -> None:
+    """One that was left out is not missed."""
+    run_id = add_packed_run(database, store, state="failed")
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, run_id)
+        image = Image(
+            user_id=run.user_id,
+            sha256="0" * 64,
+            object_key="users/x/originals/0",
+            size=1,
+            findings=[],
+            created_at=clock(),
+            deleted_at=clock(),
+        )
+        session.add(image)
+        session.flush()
+        session.add(
+            ImageSetMember(
+                image_set_id=run.image_set_id,
+                image_id=image.id,
+                source_name="a.jpg",
+                position=position,
+                verdict="included" if refused else "excluded",
+                findings=[],
+                created_at=clock(),
+            )
+        )
+    if refused:
+        with pytest.raises(TrainingRefused, match="were deleted on"):
+            retry(database, provider, run_id, clock)
+    else:
+        assert retry(database, provider, run_id, clock).new_attempt
 
 
 def test_retrying_twice_opens_one_attempt(
