@@ -46,7 +46,9 @@ def test_versions_are_chosen_pinned_released_and_rolled_back(
     assert "expected a day" in problem(anna.get(f"{model}/history", params={"at": "yesterday"}), 422)
 
     link = anna.get(f"{model}/versions/V1/weights").json()["url"]
-    assert anna.get(link).headers["content-disposition"].endswith('V1.safetensors"')
+    file = anna.get(link).headers
+    assert file["content-disposition"].endswith('V1.safetensors"')
+    assert file["cache-control"] == "private, no-store"
 
 
 def test_images_are_taken_out_put_back_and_captioned(

@@ -53,6 +53,7 @@ def test_a_webhooks_secret_path_is_not_logged_where_the_database_is_away(
     secret = str(settings.runpod_webhook_secret)
     with serving(Connections(settings)) as anyone:
         answer = anyone.post(f"/webhooks/runpod/{secret}", json={"id": "job", "status": "COMPLETED"})
+        assert "127.0.0.1" not in problem(anyone.get("/readyz"), 503)
     assert answer.status_code == 503
     assert "POST /webhooks/runpod/{secret}: the database does not answer" in caplog.text
     assert secret not in caplog.text

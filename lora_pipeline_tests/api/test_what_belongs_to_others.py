@@ -107,9 +107,14 @@ def test_whatever_is_asked_about_anothers_things_is_refused_and_changes_nothing(
                     "the same words for both"
                 )
             if operation.method == "GET" and not guarded_otherwise:
-                assert operation.ask(owned.client).status_code == 200, (
-                    f"{operation} asks for nothing that is there"
-                )
+                mine = operation.ask(owned.client)
+                assert mine.status_code == 200, f"{operation} asks for nothing that is there"
+                kept = mine.headers.get("cache-control", "")
+                assert "public" not in kept, operation
+                kind = mine.headers["content-type"]
+                assert "private" in kept or "image" not in kind, operation
+                if "svg" in kind:
+                    assert "default-src 'none'" in mine.headers["content-security-policy"]
         assert about_nothing - {str(one) for one in _administrators(described)} == ABOUT_NOTHING
         for found in owned.lineage:
             assert owned.client.get(f"/api/lineage/{found}").status_code == 200, found

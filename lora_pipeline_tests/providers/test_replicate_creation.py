@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from lora_pipeline.providers.protocol import (
@@ -169,6 +170,14 @@ def test_a_missing_destination_is_made_as_often_as_asked_and_takes_the_training(
     provider.ensure_destination(new_name, description="LoRA of user-1")
 
     assert provider.create_training(wanted(new_name)).id
+
+
+def test_what_a_face_is_trained_into_is_private(simulator: RunningSimulator, new_name: str) -> None:
+    with ReplicateProvider(simulator.url, TOKEN, timeout=5) as provider:
+        provider.ensure_destination(new_name, description="LoRA of user-1")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    made = httpx.get(f"{simulator.url}/v1/models/{new_name}", headers=headers).json()
+    assert made["visibility"] == "private"
 
 
 def test_a_destination_that_is_there_is_taken() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import Image, ImageSetMember, TrainingRun
+from lora_pipeline.database.tables import AuditEntry, Image, ImageSetMember, TrainingRun
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.settings import FLUX_TRAINER
@@ -97,6 +97,15 @@ def test_what_was_trained_on_photographs_that_are_deleted_by_now_is_not_tried_ag
         assert retry(database, provider, run_id, clock).new_attempt
 
 
+def test_what_stands_in_for_a_retry_is_of_the_same_photographs(
+    database: Database, store: ObjectStore, provider: ReplicateProvider, clock: Clock
+) -> None:
+    failed = add_packed_run(database, store, state="failed")
+    under_way = add_packed_run(database, store, state="running")
+    with pytest.raises(TrainingRefused, match=f"already has training {under_way}"):
+        retry(database, provider, failed, clock)
+
+
 def test_retrying_twice_opens_one_attempt(
     database: Database,
     store: ObjectStore,
@@ -150,6 +159,8 @@ def test_refused_weights_are_tried_again_without_a_second_training(
     assert (retried.run_id, retried.new_attempt) == (run_id, False)
     run = run_row(database, run_id)
     assert (run.state, run.finalise_attempts, run.hold_reason) == ("succeeded", 0, None)
+    with database.read() as session:
+        assert session.query(AuditEntry).filter_by(action="retry weights").one().actor == "cli:ada"
     result = finalise_training(database, store, provider, run_id, FINALISE, clock=clock)
     assert result.outcome is Finalisation.FINALISED
     assert simulator.paid()["count"] == 1
