@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ImageSet
 from lora_pipeline.objects import ObjectStore
+from lora_pipeline.settings import Settings
+from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.intents import untrained_sets
 from lora_pipeline.trainings.submission import ASKED_BY_HAND, ASKED_BY_SENSOR, submittable
 from lora_pipeline_tests.fixtures.pipeline import Clock, add_model, add_packed_run, run_row
+from lora_pipeline_tests.fixtures.s3 import start_s3_server
+from lora_pipeline_tests.providers.scripted import ScriptedServer, json_reply
 from lora_pipeline_tests.trainings.steps import set_run
 
 KEY = "user-50c"
+
+
+@pytest.fixture
+def billing() -> Iterator[ScriptedServer]:
+    """A provider that does not say that it is simulated, whatever it is asked."""
+    with ScriptedServer(lambda _: json_reply({"username": "acme"})) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"replicate_base_url": "simulator"}, True),
+        ({"replicate_base_url": "billing"}, False),
+        ({"replicate_base_url": "billing", "auto_submit": True}, True),
+        ({"replicate_base_url": "simulator", "style_provider": "runpod"}, False),
+        ({"replicate_base_url": "simulator", "style_provider": "runpod", "auto_submit": True}, True),
+    ],
+)
+def test_sensors_spend_nothing_without_permission(
+    settings: dict[str, Any],
+    allowed: bool,
+    simulator: RunningSimulator,
+    billing: ScriptedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One provider that bills among those in use is enough."""
+    for name, value in start_s3_server().env.items():
+        monkeypatch.setenv(name, value)
+    urls = {"simulator": simulator.url, "billing": billing.url}
+    base = {"replicate_base_url": urls[settings["replicate_base_url"]], "runpod_base_url": billing.url}
+    secrets = {"replicate_api_token": "r8_test", "runpod_api_key": "rpa_test", "runpod_endpoint": "endpoint"}
+    connections = Connections(
+        Settings(home=tmp_path, object_store="s3://bucket/objects", **{**settings, **base, **secrets})
+    )
+    assert connections.may_submit_by_itself() is allowed
 
 
 def add_ready_set(database: Database, model_id: int, clock: Clock, **fields: Any) -> int:
@@ -96,7 +140,8 @@ def test_what_is_sent_depends_on_who_asked(
 def test_what_waits_or_is_being_sent_is_left_alone(
     database: Database, store: ObjectStore, clock: Clock, field: str
 ) -> None:
-    add_packed_run(database, store, asked_by="cli:ada", **{field: clock() + timedelta(minutes=1)})
+    later: dict[str, Any] = {field: clock() + timedelta(minutes=1)}
+    add_packed_run(database, store, asked_by="cli:ada", **later)
     assert submittable(database, clock(), by_itself=True) == []
     clock.advance(minutes=1)
     assert submittable(database, clock(), by_itself=True) == [KEY]
