@@ -7,7 +7,7 @@ until a person activates it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,16 +20,16 @@ from lora_pipeline.database.tables import Artifact, AuditEntry, InventoryObject,
 from lora_pipeline.identity import (
     IdentityError,
     ObjectAddress,
-    ObjectRef,
     ObjectUrlRules,
     parse_object_url,
     parse_version_name,
 )
 from lora_pipeline.identity.errors import shown
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
-from lora_pipeline.inventory.attaching import Known, ref_of, settle, shown_address
-from lora_pipeline.inventory.back_fill import Standing, claimed_job
+from lora_pipeline.inventory.attaching import Known, is_current, ref_of, settle, shown_address
+from lora_pipeline.inventory.back_fill import TOKEN_CLAIM, Standing, claimed_job
 from lora_pipeline.inventory.back_fill_lookup import addresses_in_other_spellings
+from lora_pipeline.inventory.bucket_listing import NULL_VERSION
 from lora_pipeline.inventory.legacy_versions import PROVIDER
 from lora_pipeline.inventory.renames import configured_rules
 from lora_pipeline.versions.lookup import ModelNotFound, find_model
@@ -47,6 +47,7 @@ _IN_THE_HEADER = {
 }
 """Parameter → what kohya's trainer calls it in a file's header."""
 _LONGEST_TRIGGER_WORD = 64
+_LOCKED_AT_ONCE = _SETTLED_AT_ONCE = 500
 
 
 class RegistrationRefused(Exception):
@@ -87,11 +88,11 @@ def register_found(
     now = connections.now()
     with connections.database.begin() as session:
         owner = _model(session, model, described, now)
-        rows = [_row(session, address, rules) for address in dict.fromkeys(addresses)]
+        rows = _rows(session, addresses, rules)
         refs = frozenset(rules.renamed(ref_of(row)) for row in rows)
         known = Known(rules, addresses_in_other_spellings(session, refs, rules), now)
         session.refresh(owner, with_for_update=True)
-        registered = [_register(session, owner, row, known, trigger_word, actor) for row in rows]
+        registered = _register_all(session, owner, rows, known, trigger_word, actor)
     if any(one.new for one in registered):
         owe_registry(connections, "register")
     return registered
@@ -112,27 +113,57 @@ def _model(session: Session, text: str, described: ModelDescription | None, now:
         return ensure_model(session, text, described, now)
 
 
+def _rows(session: Session, addresses: Sequence[str], rules: ObjectUrlRules) -> list[InventoryObject]:
+    """The files that the addresses lead to, locked."""
+    found = [_row(session, address, rules).id for address in dict.fromkeys(addresses)]
+    wanted = sorted(set(found))
+    locked: dict[int, InventoryObject] = {}
+    for start in range(0, len(wanted), _LOCKED_AT_ONCE):
+        # In one order: two commands that name the same files would wait for each other for ever.
+        statement = (
+            select(InventoryObject)
+            .where(InventoryObject.id.in_(wanted[start : start + _LOCKED_AT_ONCE]))
+            .order_by(InventoryObject.id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        locked |= {row.id: row for row in session.scalars(statement)}
+    for one in found:
+        if one not in locked or not is_current(locked[one]):
+            raise RegistrationRefused(
+                "a file was overwritten or deleted just now. Look: lora-pipeline inventory --apply"
+            )
+    return [locked[one] for one in found]
+
+
 def _row(session: Session, address: str, rules: ObjectUrlRules) -> InventoryObject:
-    """The file that an address in any spelling leads to, locked."""
+    """The file that an address in any spelling leads to."""
     for place in _places(address, rules):
         statement = select(InventoryObject).where(
-            InventoryObject.namespace == place.namespace,
-            InventoryObject.bucket == place.bucket,
-            InventoryObject.key == place.key,
+            InventoryObject.namespace == place.ref.namespace,
+            InventoryObject.bucket == place.ref.bucket,
+            InventoryObject.key == place.ref.key,
             InventoryObject.listed,
             InventoryObject.overwritten_at.is_(None),
             InventoryObject.deleted_at.is_(None),
         )
-        row = session.scalars(statement.with_for_update()).first()
-        if row is not None:
-            return row
+        row = session.scalars(statement).first()
+        if row is None:
+            continue
+        if place.version_id not in (None, row.object_version or NULL_VERSION):
+            raise RegistrationRefused(
+                f"{shown(address)} names another object version than {shown_address(row)}, to which its key leads. "
+                "Only that one can be registered: copy the other one to a key of its own, then: "
+                "lora-pipeline inventory --apply"
+            )
+        return row
     raise RegistrationRefused(
         f"the inventory knows no LoRA file at {shown(address)}; expected the address of one that it lists. "
         "Look: lora-pipeline inventory --apply"
     )
 
 
-def _places(address: str, rules: ObjectUrlRules) -> list[ObjectRef]:
+def _places(address: str, rules: ObjectUrlRules) -> list[ObjectAddress]:
     """Where the address leads: as it is written, and under today's name of a folder that was renamed."""
     try:
         parsed = parse_object_url(address, replace(rules, renames=()))
@@ -140,36 +171,84 @@ def _places(address: str, rules: ObjectUrlRules) -> list[ObjectRef]:
         raise RegistrationRefused(str(error)) from error
     if not isinstance(parsed, ObjectAddress):
         return []
-    return list(dict.fromkeys([parsed.ref, rules.renamed(parsed.ref)]))
+    meant = [parsed]
+    key, mark, version = parsed.ref.key.rpartition("?versionId=")
+    if mark and key and version and parsed.version_id is None:
+        # As `shown_address` writes it. A key may end like that too, and is asked for first.
+        meant.append(ObjectAddress(replace(parsed.ref, key=key), version))
+    return [
+        replace(one, ref=ref) for one in meant for ref in dict.fromkeys([one.ref, rules.renamed(one.ref)])
+    ]
+
+
+def _register_all(
+    session: Session,
+    model: UserModel,
+    rows: Sequence[InventoryObject],
+    known: Known,
+    trigger_word: str | None,
+    actor: str,
+) -> list[Registered]:
+    found: dict[int, Registered] = {}
+    for batch in _batches(rows, known.rules):
+        some = [rows[index] for index in batch]
+        found |= zip(batch, _register(session, model, some, known, trigger_word, actor), strict=True)
+    return [found[index] for index in range(len(rows))]
+
+
+def _batches(rows: Sequence[InventoryObject], rules: ObjectUrlRules) -> list[list[int]]:
+    """Indices of rows that can be settled together: none knows anything that another may be the same LoRA by."""
+    batches: list[list[int]] = []
+    sure: dict[Hashable, int] = {}
+    for index, row in enumerate(rows):
+        job = claimed_job(row.claims)
+        marks: list[Hashable] = [("row", row.id), ("artifact", row.artifact_id), rules.renamed(ref_of(row))]
+        marks += [("token", row.claims.get(TOKEN_CLAIM, row.id)), ("job", job.base if job else row.id)]
+        batch = max(sure.get(mark, 0) for mark in marks)
+        while batch < len(batches) and len(batches[batch]) >= _SETTLED_AT_ONCE:
+            batch += 1
+        if batch == len(batches):
+            batches.append([])
+        batches[batch].append(index)
+        sure |= dict.fromkeys(marks, batch + 1)
+    return batches
 
 
 def _register(
     session: Session,
     model: UserModel,
-    row: InventoryObject,
+    rows: Sequence[InventoryObject],
     known: Known,
     trigger_word: str | None,
     actor: str,
-) -> Registered:
-    settle(session, [row], known)
-    if row.state == Standing.ATTACHED:
-        return Registered(shown_address(row), _name_in(session, model, row), new=False)
-    if row.state != Standing.UNREGISTERED:
-        why = "it was not read yet. Read it: lora-pipeline inventory --apply"
-        raise RegistrationRefused(
-            f"{shown_address(row)} cannot be registered; it is {row.state}: {row.reason or why}"
+) -> list[Registered]:
+    settle(session, rows, known)
+    made: dict[int, ModelVersion] = {}
+    for row in rows:
+        if row.state == Standing.UNREGISTERED:
+            made[row.id] = _version(session, model, row, trigger_word, known.now)
+            session.add(made[row.id])
+            session.flush()
+        elif row.state != Standing.ATTACHED:
+            why = "it was not read yet. Read it: lora-pipeline inventory --apply"
+            raise RegistrationRefused(
+                f"{shown_address(row)} cannot be registered; it is {row.state}: {row.reason or why}"
+            )
+    settle(session, [row for row in rows if row.id in made], known)
+    registered = []
+    for row in rows:
+        version = made.get(row.id)
+        if version is None:
+            registered.append(Registered(shown_address(row), _name_in(session, model, row), new=False))
+            continue
+        if row.version_id != version.id:
+            raise RegistrationRefused(f"{shown_address(row)} cannot be registered: {row.reason}")
+        details = {"version": version.number, "object": shown_address(row)}
+        session.add(
+            AuditEntry(at=known.now, actor=actor, action="register", subject=model.model_key, details=details)
         )
-    version = _version(session, model, row, trigger_word, known.now)
-    session.add(version)
-    session.flush()
-    settle(session, [row], known)
-    if row.version_id != version.id:
-        raise RegistrationRefused(f"{shown_address(row)} cannot be registered: {row.reason}")
-    details = {"version": version.number, "object": shown_address(row)}
-    session.add(
-        AuditEntry(at=known.now, actor=actor, action="register", subject=model.model_key, details=details)
-    )
-    return Registered(shown_address(row), f"V{version.number}", new=True)
+        registered.append(Registered(shown_address(row), f"V{version.number}", new=True))
+    return registered
 
 
 def _name_in(session: Session, model: UserModel, row: InventoryObject) -> str:

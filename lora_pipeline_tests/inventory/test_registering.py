@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -235,3 +236,56 @@ def test_the_inventory_names_the_command_and_the_command_registers(
     assert run("activate", "style_1", "V7").code == Exit.FINE
     assert KEY in run("resolve", "style_1", "--json").json["weights_url"]
     assert run("inventory").code == Exit.FINE
+
+
+def test_in_a_bucket_that_keeps_versions_the_address_that_is_shown_registers(bucket: TestBucket) -> None:
+    bucket.keep_versions()
+    bucket.put(KEY, lora(1))
+    odd = bucket.put("mit leer +ü?versionId=x.safetensors", lora(2))
+    shown = [one.address for one in bucket.take().notable]
+    assert all("?versionId=" in address for address in shown)
+    assert {one.object for one in register(bucket, *shown)} == set(shown)
+    assert register(bucket, odd)[0].new is False
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["s3://{bucket}/{key}?versionId={old}", "https://{bucket}.s3.amazonaws.com/{key}?versionId={old}"],
+)
+def test_an_older_object_version_is_not_taken_for_what_its_key_leads_to(
+    bucket: TestBucket, spelling: str
+) -> None:
+    bucket.keep_versions()
+    bucket.put(KEY, lora(1))
+    bucket.put(KEY, lora(2))
+    bucket.take()
+    older = spelling.format(bucket=bucket.name, key=KEY, old=bucket.versions[KEY][0])
+    with pytest.raises(RegistrationRefused, match="names another object version than"):
+        register(bucket, older)
+    assert versions(bucket) == []
+
+
+def test_what_contradicts_another_file_of_the_same_command_is_refused_as_if_it_came_later(
+    bucket: TestBucket,
+) -> None:
+    first = bucket.put("style_1_vV1.safetensors", lora(1), {"runpod_job_id": JOB})
+    second = bucket.put("style_1_vV2.safetensors", lora(2), {"runpod_job_id": JOB})
+    bucket.take()
+    with pytest.raises(
+        RegistrationRefused, match="style_1_vV2.safetensors cannot be registered; it is doubtful"
+    ):
+        register(bucket, first, second)
+
+
+def test_two_commands_with_the_same_files_in_another_order_do_not_wait_for_each_other(
+    bucket_on_each: TestBucket,
+) -> None:
+    bucket = bucket_on_each
+    addresses = [bucket.put(f"style_1_vV{number}.safetensors", lora(number)) for number in range(1, 31)]
+    bucket.take()
+    register(bucket, addresses[0])
+    with ThreadPoolExecutor(2) as pool:
+        orders = (addresses, addresses[::-1])
+        done = list(pool.map(lambda order: register(bucket, *order), orders))
+    assert sorted(one.new for some in done for one in some) == [False] * 31 + [True] * 29
+    assert [version.number for version in versions(bucket)] == list(range(1, 31))
