@@ -67,12 +67,22 @@ class KeptEntries:
 
     path: str | None = None
     wrapper: dict[str, Any] = field(default_factory=dict)
-    versions: dict[int, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     runs: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
+def kept_versions(session: Session) -> frozenset[int]:
+    """The versions of which imports kept an entry."""
+    lines = (
+        select(MergeJournal.after)
+        .join(MergePlan, MergePlan.id == MergeJournal.plan_id)
+        .where(MergePlan.scope.startswith(_SCOPE))
+    )
+    return frozenset(after["version"] for after in session.scalars(lines) if "version" in after)
+
+
 def read_kept(session: Session) -> dict[str, KeptEntries]:
-    """What imports kept, by model key; of entries that were loaded again, the latest."""
+    """What imports kept, by model key; of runs that were loaded again, the latest."""
     found: dict[str, KeptEntries] = {}
     for line in session.scalars(
         select(MergeJournal)
@@ -85,7 +95,7 @@ def read_kept(session: Session) -> dict[str, KeptEntries]:
         if not entry_id:
             kept.path, kept.wrapper = line.after["path"], line.before["wrapper"]
         elif "version" in line.after:
-            kept.versions[line.after["version"]] = line.before
+            kept.versions.setdefault(line.after["version"], []).append(line.before)
         else:
             kept.runs[line.after["run"]] = line.before
     return found

@@ -97,9 +97,14 @@ class ImportedEntry:
         return moment(self.entry.get("timestamp"))
 
     @property
+    def told_end(self) -> datetime | None:
+        """When it ended, as the entry itself says."""
+        return moment(self.entry.get("completedAt")) or moment(self.entry.get("failedAt"))
+
+    @property
     def ended_at(self) -> datetime | None:
         """When it ended: told by the entry, set right where that was local time, else by the bucket, else its start."""
-        told = moment(self.entry.get("completedAt")) or moment(self.entry.get("failedAt"))
+        told = self.told_end
         if told is not None:
             return told - LOCAL_TIME if is_two_hours_ahead(told, self.written_at) else told
         return self.written_at or self.started_at

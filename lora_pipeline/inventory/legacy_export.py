@@ -155,7 +155,7 @@ def _of_version(
     training: _Training | None,
 ) -> dict[str, Any]:
     """The one entry of a version: its own and those of the versions merged into it, field by field."""
-    kept = [known.versions[one] for one in (version.id, *losers) if one in known.versions]
+    kept = [entry for one in (version.id, *losers) for entry in known.versions.get(one, ())]
     if kept:
         entry = merged_entry(kept, choose_survivor(kept, range(len(kept))))
         synced = moment(entry.get("lastSynced"))

@@ -16,19 +16,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import UserModel
+from lora_pipeline.database.tables import ModelVersion, UserModel
 from lora_pipeline.erasure.names import Name, erased
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model, erased_says
 from lora_pipeline.inventory.entries import Addresses, address_of, has_id
 from lora_pipeline.inventory.entry_defects import Defect, entry_defects, written_times
-from lora_pipeline.inventory.import_journal import ImportJournal
+from lora_pipeline.inventory.import_journal import ImportJournal, kept_versions
 from lora_pipeline.inventory.legacy_entries import ImportedEntry, named_number
 from lora_pipeline.inventory.legacy_file import TOO_DEEP, LegacyFile, obstacles, parse_file
 from lora_pipeline.inventory.legacy_models import LegacyModel, model_of
 from lora_pipeline.inventory.legacy_runs import load_run
 from lora_pipeline.inventory.legacy_tree import FileRefused, LegacyTree, Skipped
-from lora_pipeline.inventory.legacy_versions import ModelVersions, OtherModel, serve_newest
+from lora_pipeline.inventory.legacy_versions import Loaded, ModelVersions, OtherModel, serve_newest
 from lora_pipeline.inventory.reviews import keep_reviews
 from lora_pipeline.inventory.tree_plan import AcrossFiles, FilePlan, Review, merged_entries, plan_file
 from lora_pipeline.inventory.unstorable import unstorable
@@ -72,6 +72,8 @@ def import_tree(
 ) -> ImportReport:
     """Load every file below `base`, a transaction a file. Without `apply` each is rolled back: a plan."""
     run = _Import(database, rules, now, ImportReport(applied=apply), ImportJournal(str(base), now))
+    with database.read() as session:
+        run.kept = kept_versions(session)
     with LegacyTree(base) as tree:
         for found in tree.find():
             if isinstance(found, Skipped):
@@ -118,6 +120,8 @@ class _Import:
     report: ImportReport
     journal: ImportJournal
     across: AcrossFiles = field(default_factory=AcrossFiles)
+    kept: frozenset[int] = frozenset()
+    """Versions of which an earlier import kept an entry."""
     paths: dict[str, str] = field(default_factory=dict)
     """Model key → the first file that was of it."""
 
@@ -183,23 +187,29 @@ class _Import:
             _keep_trigger_word(session, model, entries)
         completed = [entry for entry in entries if entry.status == "completed"]
         versions = ModelVersions(session, model, completed, self.rules, self.now)
+        untrained = select(ModelVersion.id).where(
+            ModelVersion.model_id == model.id, ModelVersion.training_run_id.is_(None)
+        )
+        # Neither an import nor a training of ours tells about these: objects that somebody registered.
+        unkept = set(session.scalars(untrained)) - self.kept
         loaded: list[tuple[ImportedEntry, str, int]] = []
+        found: list[tuple[ImportedEntry, int]] = []
         for entry in entries:
-            kind = "version" if entry.status == "completed" else "run"
-            row = (
-                self._load_version(versions, entry)
-                if kind == "version"
-                else self._load_run(session, model, entry)
-            )
-            if row is not None:
-                loaded.append((entry, kind, row))
-        new_versions = [(entry, row) for entry, kind, row in loaded if kind == "version"]
-        serve_newest(session, model, new_versions, self.now)
+            if entry.status != "completed":
+                run = self._load_run(session, model, entry)
+                loaded += [] if run is None else [(entry, "run", run)]
+                continue
+            version = self._load_version(versions, entry)
+            if version is None:
+                continue
+            found.append((entry, version.id))
+            if version.new or version.id in unkept:
+                loaded.append((entry, "version", version.id))
+        serve_newest(session, model, found, self.now)
         if loaded:
             self.journal.write(session, model.model_key, file, loaded)
 
-    def _load_version(self, versions: ModelVersions, entry: ImportedEntry) -> int | None:
-        """The id of the version where it is new."""
+    def _load_version(self, versions: ModelVersions, entry: ImportedEntry) -> Loaded | None:
         try:
             version = versions.load(entry)
         except OtherModel as other:
@@ -212,7 +222,7 @@ class _Import:
         if kept is not None:
             what = f"isGood is {entry.is_good} here and {kept} in the registry, which keeps it"
             self._tell(entry.path, [Defect(entry.id, "other_verdict", what)])
-        return version.id if version.new else None
+        return version
 
     def _load_run(self, session: Session, model: UserModel, entry: ImportedEntry) -> int | None:
         """The id of the training run where it is new."""

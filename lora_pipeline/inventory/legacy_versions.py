@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -20,6 +20,10 @@ from lora_pipeline.inventory.unifying import StrongIds, contradiction, links_of
 from lora_pipeline.versions.activation import activate, open_activation
 
 PROVIDER = "runpod"
+IN_THE_HEADER = "the file's header"
+WHEN_WRITTEN = "when the object was written"
+THE_MODELS = "the model's"
+"""What a version's provenance says of values that `register` took for want of anything better."""
 _NAMES_A_READ = 500
 
 
@@ -213,7 +217,7 @@ def _read_names(session: Session, names: Sequence[str]) -> Iterator[tuple[tuple[
 
 
 def _fill(version: ModelVersion, entry: ImportedEntry, now: datetime) -> None:
-    """What a known version lacked. Nothing that it has is overwritten; only a later sync counts."""
+    """What a known version lacked. Nothing that it has is overwritten but guesses; only a later sync counts."""
     missing = {
         "parameters": entry.parameters,
         "image_count": entry.image_count,
@@ -226,9 +230,25 @@ def _fill(version: ModelVersion, entry: ImportedEntry, now: datetime) -> None:
             setattr(version, name, value)
             version.provenance = {**version.provenance, name: entry.source}
             version.updated_at = now
+    for name, value in _better_than_guessed(version, entry).items():
+        setattr(version, name, value)
+        version.provenance = {**version.provenance, name: entry.source}
+        version.updated_at = now
     synced = entry.last_synced_at
     if synced is not None and (version.last_synced_at is None or synced > version.last_synced_at):
         version.last_synced_at, version.updated_at = synced, now
+
+
+def _better_than_guessed(version: ModelVersion, entry: ImportedEntry) -> dict[str, Any]:
+    """What the entry says of values that `register` had no better source for. What a header tells is what was trained."""
+    source, found = version.provenance, dict[str, Any]()
+    if source.get("parameters") == IN_THE_HEADER and entry.parameters:
+        found["parameters"] = {**entry.parameters, **version.parameters}
+    if source.get("trained_at") == WHEN_WRITTEN and entry.told_end is not None:
+        found["trained_at"] = entry.ended_at
+    if source.get("trigger_word") == THE_MODELS and entry.trigger_word is not None:
+        found["trigger_word"] = entry.trigger_word
+    return found
 
 
 def serve_newest(
@@ -241,7 +261,9 @@ def serve_newest(
     usable = [
         (entry, version_id)
         for entry, version_id in loaded
-        if entry.is_good is not False and entry.has_address
+        if entry.is_good is not False
+        and entry.has_address
+        and session.get_one(ModelVersion, version_id).is_good is not False
     ]
     if not usable or open_activation(session, model.id) is not None:
         return

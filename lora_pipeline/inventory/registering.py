@@ -30,13 +30,13 @@ from lora_pipeline.inventory.attaching import Known, is_current, ref_of, settle,
 from lora_pipeline.inventory.back_fill import TOKEN_CLAIM, Standing, claimed_job
 from lora_pipeline.inventory.back_fill_lookup import addresses_in_other_spellings
 from lora_pipeline.inventory.bucket_listing import NULL_VERSION
-from lora_pipeline.inventory.legacy_versions import PROVIDER
+from lora_pipeline.inventory.legacy_versions import IN_THE_HEADER, PROVIDER, THE_MODELS, WHEN_WRITTEN
 from lora_pipeline.inventory.renames import configured_rules
 from lora_pipeline.versions.lookup import ModelNotFound, find_model
 from lora_pipeline.versions.registry import next_number
 from lora_pipeline.versions.registry_event import owe_registry
 
-_IN_THE_HEADER = {
+_KOHYA_NAMES = {
     "network_dim": "ss_network_dim",
     "network_alpha": "ss_network_alpha",
     "learning_rate": "ss_learning_rate",
@@ -100,7 +100,7 @@ def register_found(
 
 def header_parameters(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The training parameters that a LoRA file's own header tells, by the names that trainings here have."""
-    told = {name: metadata.get(key, "").strip() for name, key in _IN_THE_HEADER.items()}
+    told = {name: metadata.get(key, "").strip() for name, key in _KOHYA_NAMES.items()}
     return {name: _value(text) for name, text in told.items() if text not in ("", "None", "null")}
 
 
@@ -226,7 +226,7 @@ def _register(
     made: dict[int, ModelVersion] = {}
     for row in rows:
         if row.state == Standing.UNREGISTERED:
-            made[row.id] = _version(session, model, row, trigger_word, known.now)
+            made[row.id] = _version(session, model, row, trigger_word, actor, known.now)
             session.add(made[row.id])
             session.flush()
         elif row.state != Standing.ATTACHED:
@@ -263,7 +263,12 @@ def _name_in(session: Session, model: UserModel, row: InventoryObject) -> str:
 
 
 def _version(
-    session: Session, model: UserModel, row: InventoryObject, trigger_word: str | None, now: datetime
+    session: Session,
+    model: UserModel,
+    row: InventoryObject,
+    trigger_word: str | None,
+    actor: str,
+    now: datetime,
 ) -> ModelVersion:
     artifact = session.get_one(Artifact, row.artifact_id)
     job = claimed_job(row.claims)
@@ -276,7 +281,11 @@ def _version(
         trigger_word=(trigger_word or model.trigger_word).strip(),
         lora_scale=1.0,
         parameters=header_parameters(artifact.header_metadata),
-        provenance={"parameters": "the file's header", "trained_at": "when the object was written"},
+        provenance={
+            "parameters": IN_THE_HEADER,
+            "trained_at": WHEN_WRITTEN,
+            "trigger_word": THE_MODELS if trigger_word is None else actor,
+        },
         trained_at=row.modified,
         created_at=now,
         updated_at=now,

@@ -272,7 +272,7 @@ def test_what_contradicts_another_file_of_the_same_command_is_refused_as_if_it_c
     second = bucket.put("style_1_vV2.safetensors", lora(2), {"runpod_job_id": JOB})
     bucket.take()
     with pytest.raises(
-        RegistrationRefused, match="style_1_vV2.safetensors cannot be registered; it is doubtful"
+        RegistrationRefused, match=r"style_1_vV2\.safetensors cannot be registered; it is doubtful"
     ):
         register(bucket, first, second)
 
