@@ -116,6 +116,7 @@ class Lying:
 
 
 SHARED = "another user's version has the same weights"
+OVERWRITTEN = "other bytes lie there now, and nobody has said that they are this user's"
 
 
 def weights_items(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from lora_pipeline.database.tables import (
     ArtifactLocation,
+    InventoryObject,
     MergeJournal,
     MergePlan,
     ModelVersion,
@@ -23,6 +24,7 @@ from lora_pipeline.database.tables import (
 )
 from lora_pipeline.erasure.belongings import Belongings, belongings
 from lora_pipeline.erasure.names import Name
+from lora_pipeline.erasure.overwritten import overwritten_items
 from lora_pipeline.erasure.plan import SIMULATED, ErasurePlan, Item, Kind, Lying, weights_items
 from lora_pipeline.identity import ObjectRef
 from lora_pipeline.image_sets.names import path_segment
@@ -120,6 +122,12 @@ def _weights(session: Session, mine: Belongings, connections: Connections) -> It
         # An object is deleted with all its versions: the place is one.
         address = address_of(Place(ObjectRef(row.namespace, row.bucket, row.key)))
         lies(row.artifact_id, address, hashes[row.artifact_id])
+    for found_row in session.scalars(
+        # Behind a deletion marker an older version still has the bytes.
+        select(InventoryObject).where(InventoryObject.artifact_id.in_(hashes), InventoryObject.listed)
+    ):
+        ref = ObjectRef(found_row.namespace, found_row.bucket, found_row.key)
+        lies(found_row.artifact_id, address_of(Place(ref)), hashes[found_row.artifact_id or 0])
     for version in mine.versions:
         place = place_of(version.weights_url or "")
         if place is not None:
@@ -129,8 +137,27 @@ def _weights(session: Session, mine: Belongings, connections: Connections) -> It
             spelled[str(version.weights_url)] = address
     spelled |= {address: address for found in places.values() for address in found}
     others = {spelled[one] for one in _named_by_others(session, mine, spelled)}
+    elsewhere = _overwritten(session, mine, places)
+    for address in elsewhere:
+        yield from elsewhere[address]
     for artifact, found in places.items():
-        yield from weights_items(found.values(), shared=artifact in mine.shared, named_by_others=others)
+        lying = [one for one in found.values() if one.address not in elsewhere]
+        yield from weights_items(lying, shared=artifact in mine.shared, named_by_others=others)
+
+
+def _overwritten(
+    session: Session, mine: Belongings, places: Mapping[int | None, Mapping[str, Lying]]
+) -> dict[str, list[Item]]:
+    """Address → what becomes of it, where other bytes lie now. In the user's own folders everything is theirs."""
+    unsure = set(places.get(None, ()))
+    addresses = {
+        address
+        for found in places.values()
+        for address, lying in found.items()
+        if not lying.in_own_folder and address not in unsure
+    }
+    refs = {place.ref: address for address in addresses if (place := place_of(address)) is not None}
+    return {refs[ref]: items for ref, items in overwritten_items(session, mine, refs).items()}
 
 
 def _named_by_others(session: Session, mine: Belongings, addresses: Collection[str]) -> set[str]:

@@ -25,8 +25,14 @@ class Remover:
         self._buckets = buckets or Buckets()
 
     def delete(self, address: str) -> bool:
-        """Delete the object with all its versions; whether it was there. StoreRefused where that cannot be done."""
+        """Delete the object with all its versions, or the one that the address names; whether it was there.
+
+        StoreRefused where that cannot be done.
+        """
         bucket, key = self._in_bucket(address)
+        version = _version_in(address)
+        if bucket is not None and version is not None:
+            return bucket.delete_version(key, version)
         if bucket is not None:
             there = bucket.delete_for_good(key)
             if bucket.hides_versions:
@@ -85,3 +91,13 @@ class Remover:
         if isinstance(found, ObjectAddress) and found.ref.namespace == ObjectUrlRules().s3_namespace:
             return self._buckets[found.ref.bucket], found.ref.key
         return None, ""
+
+
+def _version_in(address: str) -> str | None:
+    if not address.startswith("https://"):
+        return None
+    try:
+        found = parse_object_url(address)
+    except IdentityError:
+        return None
+    return found.version_id if isinstance(found, ObjectAddress) else None

@@ -45,6 +45,7 @@ from lora_pipeline.erasure.belongings import Belongings
 from lora_pipeline.erasure.names import Name
 from lora_pipeline.erasure.plan import ErasurePlan, Kind, is_mentioned
 from lora_pipeline.identity import IdentityError, ObjectAddress, parse_object_url
+from lora_pipeline.inventory.bucket_listing import NULL_VERSION
 
 _CHUNK = 500
 """SQLite takes some thousand parameters in one statement."""
@@ -128,7 +129,9 @@ def _at(table: type[InventoryObject] | type[ArtifactLocation], address: str) -> 
         return
     if isinstance(found, ObjectAddress):
         ref = found.ref
-        yield ((table.namespace == ref.namespace) & (table.bucket == ref.bucket) & (table.key == ref.key))
+        here = (table.namespace == ref.namespace) & (table.bucket == ref.bucket) & (table.key == ref.key)
+        version = found.version_id and found.version_id.removeprefix(NULL_VERSION)
+        yield here if version is None else here & (table.object_version == version)
 
 
 def _elsewhere(session: Session, mine: Belongings, plan: ErasurePlan, drop: Any) -> None:

@@ -125,15 +125,22 @@ class Bucket:
                 )
         return bool(versions)
 
-    def _exists(self, key: str) -> bool:
+    def delete_version(self, key: str, version: str) -> bool:
+        """Delete one version of the object and leave the others; whether it was there."""
+        with self._explained(key):
+            there = self._exists(key, VersionId=version)
+            self._client.delete_object(Bucket=self.name, Key=key, VersionId=version)
+        return there
+
+    def _exists(self, key: str, **version: Any) -> bool:
         from botocore.exceptions import ClientError
 
         from lora_pipeline.inventory.bucket_errors import error_code
 
         try:
-            self._client.head_object(Bucket=self.name, Key=key)
+            self._client.head_object(Bucket=self.name, Key=key, **version)
         except ClientError as error:
-            if error_code(error) in ("404", "NoSuchKey", "NotFound"):
+            if error_code(error) in ("404", "NoSuchKey", "NoSuchVersion", "NotFound"):
                 return False
             raise
         return True

@@ -21,9 +21,9 @@ from lora_pipeline_tests.erasure.lives import (
     train,
 )
 from lora_pipeline_tests.fixtures.s3 import s3_server
-from lora_pipeline_tests.inventory.buckets import aws
+from lora_pipeline_tests.inventory.buckets import aws, bucket
 
-__all__ = ["aws", "home", "lived", "run", "s3_server"]
+__all__ = ["aws", "bucket", "home", "lived", "run", "s3_server"]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def load(bucket: TestBucket, tree: Path) -> ImportReport:
 def served(bucket: TestBucket) -> str | None:
     with bucket.database.read() as session:
         activation = open_activation(session, session.query(UserModel).one().id)
-        return activation and f"V{session.get_one(ModelVersion, activation.version_id).number}"
+        return f"V{session.get_one(ModelVersion, activation.version_id).number}" if activation else None
 
 
 def test_an_old_file_tells_what_registering_could_not_know(
@@ -95,7 +95,13 @@ def test_an_entry_of_a_registered_object_is_exported_as_it_came(bucket: TestBuck
     register(bucket, first, copy)
     told = entry(bucket)
     # Only their content says that these two are one.
-    synced = {"id": "x", "name": "x", "status": "completed", "loraUrl": copy, "description": "Synced from S3"}
+    synced: dict[str, Any] = {
+        "id": "x",
+        "name": "x",
+        "status": "completed",
+        "loraUrl": copy,
+        "description": "Synced from S3",
+    }
     synced |= {"timestamp": "2025-10-12T08:41:02Z", "parameters": {}, "imageCount": 0}
     write(style_file(tmp_path / "old", 1), {"versions": [told, synced], "schema": 3})
     load(bucket, tmp_path / "old")
