@@ -95,7 +95,7 @@ def test_two_versions_in_the_registry_become_one_and_two_again(run: Run, tmp_pat
 
     shown = run("dedupe", "--rename", RENAME)
     assert shown.code == Exit.DRIFT
-    assert "last_synced_at (V8: the latest sync)" in shown.out
+    assert "last_synced_at = 2025-10-12T09:46:20.075000+00:00 (V8: the latest sync)" in shown.out
     assert run("versions", "style_1", "--json").json["versions"] == before
     applied = run("dedupe", "--rename", RENAME, "--apply", "--json")
     assert (applied.code, applied.json["changed"]) == (Exit.FINE, 1)
