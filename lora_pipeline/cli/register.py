@@ -51,12 +51,13 @@ def register(
         if model_type
         else None,
     )
+    model_key = registered[0].model
     if as_json:
-        show_json({"model": model, "versions": [asdict(one) for one in registered]})
+        show_json({"model": model_key, "versions": [asdict(one) for one in registered]})
         return
     rows = [
         {"version": one.version, "object": one.object, "": "" if one.new else "registered already"}
         for one in registered
     ]
-    show_table(rows, ["version", "object", ""], title=f"{model}: {counted(len(rows), 'version')}")
-    click.echo(f"Serve one: lora-pipeline activate {model} {registered[-1].version}")
+    show_table(rows, ["version", "object", ""], title=f"{model_key}: {counted(len(rows), 'version')}")
+    click.echo(f"Serve one: lora-pipeline activate {model_key} {registered[-1].version}")

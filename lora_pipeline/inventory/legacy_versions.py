@@ -15,15 +15,16 @@ from lora_pipeline.database.tables import ModelVersion, UserModel, VersionAlias
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.entries import is_empty
 from lora_pipeline.inventory.legacy_entries import ImportedEntry
-from lora_pipeline.inventory.registry_versions import read_versions
+from lora_pipeline.inventory.registry_versions import (
+    IN_THE_HEADER,
+    THE_MODELS,
+    WHEN_WRITTEN,
+    read_versions,
+)
 from lora_pipeline.inventory.unifying import StrongIds, contradiction, links_of
 from lora_pipeline.versions.activation import activate, open_activation
 
 PROVIDER = "runpod"
-IN_THE_HEADER = "the file's header"
-WHEN_WRITTEN = "when the object was written"
-THE_MODELS = "the model's"
-"""What a version's provenance says of values that `register` took for want of anything better."""
 _NAMES_A_READ = 500
 
 

@@ -7,7 +7,7 @@ until a person activates it.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -30,9 +30,10 @@ from lora_pipeline.inventory.attaching import Known, is_current, ref_of, settle,
 from lora_pipeline.inventory.back_fill import TOKEN_CLAIM, Standing, claimed_job
 from lora_pipeline.inventory.back_fill_lookup import addresses_in_other_spellings
 from lora_pipeline.inventory.bucket_listing import NULL_VERSION
-from lora_pipeline.inventory.legacy_versions import IN_THE_HEADER, PROVIDER, THE_MODELS, WHEN_WRITTEN
+from lora_pipeline.inventory.legacy_versions import PROVIDER
+from lora_pipeline.inventory.registry_versions import IN_THE_HEADER, THE_MODELS, WHEN_WRITTEN
 from lora_pipeline.inventory.renames import configured_rules
-from lora_pipeline.versions.lookup import ModelNotFound, find_model
+from lora_pipeline.versions.lookup import find_model
 from lora_pipeline.versions.registry import next_number
 from lora_pipeline.versions.registry_event import owe_registry
 
@@ -61,6 +62,8 @@ class Registered:
     object: str
     version: str
     """Such as `V7`."""
+    model: str
+    """The model's key."""
     new: bool
     """False where the model had it already."""
 
@@ -80,19 +83,19 @@ def register_found(
     its header tells; the trigger word is the model's, where none is given. A model that does not exist is made where
     it is `described`. Raises RegistrationRefused, ModelNotFound, IntakeError.
     """
-    if trigger_word is not None and not 0 < len(trigger_word.strip()) <= _LONGEST_TRIGGER_WORD:
-        raise RegistrationRefused(
-            f"got a trigger word of {len(trigger_word.strip())} characters; expected 1 to {_LONGEST_TRIGGER_WORD}"
-        )
+    if trigger_word is not None:
+        _check_trigger_word(trigger_word.strip())
     rules = configured_rules(connections.settings)
     now = connections.now()
     with connections.database.begin() as session:
         owner = _model(session, model, described, now)
-        rows = _rows(session, addresses, rules)
-        refs = frozenset(rules.renamed(ref_of(row)) for row in rows)
+        rows, copies = _rows(session, addresses, rules)
+        refs = frozenset(rules.renamed(ref_of(row)) for row in (*rows, *copies))
         known = Known(rules, addresses_in_other_spellings(session, refs, rules), now)
         session.refresh(owner, with_for_update=True)
         registered = _register_all(session, owner, rows, known, trigger_word, actor)
+        # The same LoRA in other places: an import that names one of those must find this version.
+        settle(session, copies, known)
     if any(one.new for one in registered):
         owe_registry(connections, "register")
     return registered
@@ -104,22 +107,61 @@ def header_parameters(metadata: Mapping[str, str]) -> dict[str, Any]:
     return {name: _value(text) for name, text in told.items() if text not in ("", "None", "null")}
 
 
+def _check_trigger_word(word: str) -> None:
+    if not 0 < len(word) <= _LONGEST_TRIGGER_WORD:
+        raise RegistrationRefused(
+            f"got a trigger word of {len(word)} characters; expected 1 to {_LONGEST_TRIGGER_WORD}"
+        )
+    if not word.isprintable():
+        raise RegistrationRefused("got a trigger word with control characters; expected one line of text")
+
+
 def _model(session: Session, text: str, described: ModelDescription | None, now: datetime) -> UserModel:
-    try:
+    if described is None:
         return find_model(session, text)
-    except ModelNotFound:
-        if described is None:
-            raise
-        return ensure_model(session, text, described, now)
+    # Only its key: a user of that name may have other models.
+    model = ensure_model(session, text, described, now)
+    others = described.user_id not in (None, model.user_id)
+    if others or described.model_type != model.model_type:
+        raise RegistrationRefused(
+            f"model {model.model_key!r} is there already, as {model.model_type}{' of another user' if others else ''}. "
+            "Leave --type and --user away where it is meant, or give another --model"
+        )
+    return model
 
 
-def _rows(session: Session, addresses: Sequence[str], rules: ObjectUrlRules) -> list[InventoryObject]:
-    """The files that the addresses lead to, locked."""
-    found = [_row(session, address, rules).id for address in dict.fromkeys(addresses)]
-    wanted = sorted(set(found))
-    locked: dict[int, InventoryObject] = {}
+def _rows(
+    session: Session, addresses: Sequence[str], rules: ObjectUrlRules
+) -> tuple[list[InventoryObject], list[InventoryObject]]:
+    """The files that the addresses lead to, and unregistered ones of the same content; all of them locked."""
+    named = [_row(session, address, rules) for address in dict.fromkeys(addresses)]
+    locked = _locked(session, {row.id for row in named} | _same_content(session, named))
+    found = [locked.pop(row.id, None) for row in {row.id: row for row in named}.values()]
+    if not all(row is not None and is_current(row) for row in found):
+        raise RegistrationRefused(
+            "a file was overwritten or deleted just now. Look: lora-pipeline inventory --apply"
+        )
+    return named, [row for row in locked.values() if row.state == Standing.UNREGISTERED]
+
+
+def _same_content(session: Session, rows: Sequence[InventoryObject]) -> set[int]:
+    artifacts = sorted({row.artifact_id for row in rows if row.artifact_id is not None})
+    found: set[int] = set()
+    for start in range(0, len(artifacts), _LOCKED_AT_ONCE):
+        statement = select(InventoryObject.id).where(
+            InventoryObject.artifact_id.in_(artifacts[start : start + _LOCKED_AT_ONCE]),
+            InventoryObject.state == Standing.UNREGISTERED.value,
+            InventoryObject.listed,
+        )
+        found |= set(session.scalars(statement))
+    return found
+
+
+def _locked(session: Session, ids: Collection[int]) -> dict[int, InventoryObject]:
+    """In one order: two commands that name the same files would wait for each other for ever."""
+    wanted = sorted(ids)
+    found: dict[int, InventoryObject] = {}
     for start in range(0, len(wanted), _LOCKED_AT_ONCE):
-        # In one order: two commands that name the same files would wait for each other for ever.
         statement = (
             select(InventoryObject)
             .where(InventoryObject.id.in_(wanted[start : start + _LOCKED_AT_ONCE]))
@@ -127,13 +169,8 @@ def _rows(session: Session, addresses: Sequence[str], rules: ObjectUrlRules) -> 
             .with_for_update()
             .execution_options(populate_existing=True)
         )
-        locked |= {row.id: row for row in session.scalars(statement)}
-    for one in found:
-        if one not in locked or not is_current(locked[one]):
-            raise RegistrationRefused(
-                "a file was overwritten or deleted just now. Look: lora-pipeline inventory --apply"
-            )
-    return [locked[one] for one in found]
+        found |= {row.id: row for row in session.scalars(statement)}
+    return found
 
 
 def _row(session: Session, address: str, rules: ObjectUrlRules) -> InventoryObject:
@@ -239,7 +276,8 @@ def _register(
     for row in rows:
         version = made.get(row.id)
         if version is None:
-            registered.append(Registered(shown_address(row), _name_in(session, model, row), new=False))
+            name = _name_in(session, model, row)
+            registered.append(Registered(shown_address(row), name, model.model_key, new=False))
             continue
         if row.version_id != version.id:
             raise RegistrationRefused(f"{shown_address(row)} cannot be registered: {row.reason}")
@@ -247,7 +285,7 @@ def _register(
         session.add(
             AuditEntry(at=known.now, actor=actor, action="register", subject=model.model_key, details=details)
         )
-        registered.append(Registered(shown_address(row), f"V{version.number}", new=True))
+        registered.append(Registered(shown_address(row), f"V{version.number}", model.model_key, new=True))
     return registered
 
 

@@ -22,7 +22,13 @@ from lora_pipeline.database.tables import MergePlan, UserModel
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.entries import was_renamed
 from lora_pipeline.inventory.plan_store import PlanNotFound
-from lora_pipeline.inventory.registry_versions import KnownVersion, fingerprint, read_versions
+from lora_pipeline.inventory.registry_versions import (
+    THE_MODELS,
+    KnownVersion,
+    fingerprint,
+    read_versions,
+    with_content_of_their_place,
+)
 from lora_pipeline.inventory.reviews import keep_reviews
 from lora_pipeline.inventory.tree_plan import shown_value
 from lora_pipeline.inventory.unifying import Place, StrongIds, unify
@@ -130,7 +136,7 @@ def _by_model(session: Session, rules: ObjectUrlRules) -> Iterator[list[KnownVer
             return
         last = ids[-1]
         models: dict[int, list[KnownVersion]] = {}
-        for version in read_versions(session, ids, rules):
+        for version in with_content_of_their_place(session, read_versions(session, ids, rules)):
             models.setdefault(version.model_id, []).append(version)
         yield from models.values()
         session.expunge_all()
@@ -171,10 +177,12 @@ def _weights(ranked: Sequence[KnownVersion], rules: ObjectUrlRules) -> dict[str,
     return {"from": best.id, "because": because}
 
 
-def _rank(version: KnownVersion) -> tuple[bool, bool, bool, datetime, int]:
+def _rank(version: KnownVersion) -> tuple[bool, bool, bool, bool, datetime, int]:
     values = version.values
     trained = values["trained_at"]
     return (
+        # Its trigger word is the survivor's, and one that was only supposed must not replace it.
+        values["provenance"].get("trigger_word") != THE_MODELS,
         bool(values["parameters"]),
         trained is not None,
         values["provider_version"] is not None,
@@ -185,6 +193,7 @@ def _rank(version: KnownVersion) -> tuple[bool, bool, bool, datetime, int]:
 
 def _why_first(first: tuple[Any, ...], second: tuple[Any, ...]) -> str:
     reasons = (
+        "an old file or a training tells its trigger word",
         "detailed parameters",
         "it says when it was trained",
         "it has a provider's version",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -12,11 +12,19 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from lora_pipeline.database.tables import Artifact, ModelVersion, UserModel, VersionAlias
+from lora_pipeline.database.tables import (
+    Artifact,
+    ArtifactLocation,
+    InventoryObject,
+    ModelVersion,
+    UserModel,
+    VersionAlias,
+)
 from lora_pipeline.identity import (
     IdentityError,
     JobId,
     ObjectAddress,
+    ObjectRef,
     ObjectUrlRules,
     job_of,
     parse_object_url,
@@ -26,6 +34,11 @@ from lora_pipeline.versions.merged_away import still_stands
 
 MOMENTS = ("trained_at", "last_synced_at")
 """The fields that are points in time, kept as texts."""
+IN_THE_HEADER = "the file's header"
+WHEN_WRITTEN = "when the object was written"
+THE_MODELS = "the model's"
+"""What a version's provenance says of values that `register` took for want of anything better."""
+_KEYS_A_QUESTION = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,41 @@ def read_these_versions(
 ) -> list[KnownVersion]:
     """Those of these versions that are not merged into another, by model and number."""
     return _read(session, ModelVersion.id.in_(version_ids), rules)
+
+
+def with_content_of_their_place(session: Session, versions: Sequence[KnownVersion]) -> list[KnownVersion]:
+    """The versions, those of unknown content with that of their place, where an inventory never saw another there."""
+    refs = {place.ref for version in versions if not version.ids.content_keys for place in version.ids.places}
+    contents = _contents_at(session, refs)
+    found = []
+    for version in versions:
+        seen = {content for place in version.ids.places for content in contents.get(place.ref, ())}
+        if not version.ids.content_keys and len(seen) == 1 and None not in seen:
+            known = frozenset(content for content in seen if content is not None)
+            found.append(replace(version, ids=replace(version.ids, content_keys=known)))
+        else:
+            found.append(version)
+    return found
+
+
+def _contents_at(session: Session, refs: Collection[ObjectRef]) -> dict[ObjectRef, set[str | None]]:
+    """Object → the contents that lie or lay there; None for one that nobody read."""
+    found: dict[ObjectRef, set[str | None]] = {}
+    keys = sorted({ref.key for ref in refs})
+    for table in (InventoryObject, ArtifactLocation):
+        for start in range(0, len(keys), _KEYS_A_QUESTION):
+            statement = (
+                select(table.namespace, table.bucket, table.key, Artifact.content_key)
+                .outerjoin(Artifact, Artifact.id == table.artifact_id)
+                .where(
+                    table.namespace.in_({ref.namespace for ref in refs}),
+                    table.bucket.in_({ref.bucket for ref in refs}),
+                    table.key.in_(keys[start : start + _KEYS_A_QUESTION]),
+                )
+            )
+            for namespace, bucket, key, content in session.execute(statement):
+                found.setdefault(ObjectRef(namespace, bucket, key), set()).add(content)
+    return found
 
 
 def _read(session: Session, chosen: ColumnElement[bool], rules: ObjectUrlRules | None) -> list[KnownVersion]:

@@ -10,6 +10,8 @@ from lora_pipeline.database.tables import ModelVersion, UserModel
 from lora_pipeline.identity import ObjectUrlRules
 from lora_pipeline.inventory.legacy_export import export_tree
 from lora_pipeline.inventory.legacy_import import ImportReport, import_tree
+from lora_pipeline.inventory.registry_merging import apply_registry_plan, undo_registry_plan
+from lora_pipeline.inventory.registry_plan import RegistryPlan, load_plan, plan_registry, store_plan
 from lora_pipeline.versions.activation import open_activation
 from lora_pipeline_tests.inventory.buckets import TestBucket, lora
 from lora_pipeline_tests.inventory.test_registering import HEADER, KEY, names, register, versions
@@ -117,3 +119,39 @@ def test_an_entry_of_a_registered_object_is_exported_as_it_came(bucket: TestBuck
     assert (exported["description"], exported["mergedIds"]) == ("Synced from S3", ["x"])
     assert load(bucket, tmp_path / "new").versions_new == 0
     assert len(versions(bucket)) == 1
+
+
+def test_a_file_that_names_an_unread_copy_makes_what_dedupe_finds(bucket: TestBucket, tmp_path: Path) -> None:
+    first = bucket.put("backup/style_1_vV7.safetensors", lora(1, **HEADER))
+    bucket.take()
+    register(bucket, first)
+    bucket.put(KEY, lora(1, **HEADER))
+    write(style_file(tmp_path, 1), {"versions": [entry(bucket)]})
+    assert load(bucket, tmp_path).versions_new == 1
+    bucket.take()
+    assert bucket.standing(KEY) == "doubtful"
+
+    before = [told_of(one) for one in versions(bucket)]
+    undone = undo_registry_plan(bucket.database, deduplicated(bucket), bucket.connections.now(), "test")
+    assert undone.refused == ()
+    assert [told_of(one) for one in versions(bucket)] == before
+
+    survivor = deduplicated(bucket).groups[0].survivor
+    bucket.take()
+    assert set(bucket.standings().values()) == {"attached"}
+    (left,) = [one for one in versions(bucket) if one.id == survivor]
+    assert (left.weights_state, left.weights_url, left.trigger_word) == ("verified", first, "inkstyle")
+    assert left.parameters is not None
+    assert left.parameters["max_train_steps"] == 2000
+
+
+def deduplicated(bucket: TestBucket) -> RegistryPlan:
+    now = bucket.connections.now()
+    plan = store_plan(bucket.database, plan_registry(bucket.database, ObjectUrlRules(), now), now)
+    assert (plan.removed, plan.reviews) == (1, ())
+    apply_registry_plan(bucket.database, plan, now, "test")
+    return load_plan(bucket.database, plan.id)
+
+
+def told_of(version: ModelVersion) -> dict[str, Any]:
+    return {name: value for name, value in snapshot_of(version).items() if name != "updated_at"}

@@ -16,7 +16,7 @@ from lora_pipeline.database.tables import (
     UserModel,
     VersionAlias,
 )
-from lora_pipeline.image_sets.models import ModelDescription
+from lora_pipeline.image_sets.models import ModelDescription, ensure_model
 from lora_pipeline.inventory.registering import (
     Registered,
     RegistrationRefused,
@@ -64,7 +64,7 @@ def test_an_unregistered_lora_becomes_a_verified_version_that_nobody_is_served(
     bucket.take()
     (asked,) = bucket.reviews()
 
-    assert register(bucket, address) == [Registered(address, "V7", new=True)]
+    assert register(bucket, address) == [Registered(address, "V7", "style_1", new=True)]
 
     (version,) = versions(bucket)
     assert (version.number, version.weights_url, version.weights_state) == (7, address, "verified")
@@ -93,7 +93,7 @@ def test_a_second_time_changes_nothing(bucket: TestBucket) -> None:
     bucket.take()
     register(bucket, address)
     spelled = f"https://{bucket.name}.s3-accelerate.amazonaws.com/{KEY}"
-    assert register(bucket, address, spelled) == [Registered(address, "V7", new=False)] * 2
+    assert register(bucket, address, spelled) == [Registered(address, "V7", "style_1", new=False)] * 2
     assert len(versions(bucket)) == 1
     assert not bucket.take().has_findings
 
@@ -103,7 +103,7 @@ def test_a_number_that_is_taken_or_not_told_is_the_next_one(bucket: TestBucket) 
     checkpoint = bucket.put("styles/style_91_4000.safetensors", lora(2))
     same = bucket.put("elsewhere/style_1_vV7.safetensors", lora(3))
     bucket.take()
-    assert [one.version for one in register(bucket, checkpoint, same)] == ["V8", "V9"]
+    assert [one.version for one in register(bucket, checkpoint, same, described=None)] == ["V8", "V9"]
 
 
 def test_the_job_in_the_metadata_and_the_given_trigger_word_are_the_versions(bucket: TestBucket) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_that_was_renamed_is_found_by_both_of_its_names(bucket: TestBuc
     address = bucket.put(KEY, lora(1))
     bucket.take()
     before = address.replace("actor_maker_user", "styles_maker_user")
-    assert register(bucket, before) == [Registered(address, "V7", new=True)]
+    assert register(bucket, before) == [Registered(address, "V7", "style_1", new=True)]
 
 
 def test_all_of_them_are_registered_or_none_and_no_model_is_left_behind(bucket: TestBucket) -> None:
@@ -140,7 +140,7 @@ def test_one_lora_is_no_second_models_version(bucket: TestBucket) -> None:
     first, copy = bucket.put(KEY, lora(1)), bucket.put("copy.safetensors", lora(1))
     bucket.take()
     register(bucket, first)
-    assert register(bucket, copy) == [Registered(copy, "V7", new=False)]
+    assert register(bucket, copy) == [Registered(copy, "V7", "style_1", new=False)]
     with pytest.raises(
         RegistrationRefused, match=r"V7 of style_1 has this content\. One LoRA is one version"
     ):
@@ -158,7 +158,7 @@ def test_what_is_doubtful_stays_with_a_person(bucket: TestBucket) -> None:
     address = bucket.put(KEY, lora(1), {"runpod_job_id": JOB.replace("-e1", "-e2")})
     bucket.take()
     with pytest.raises(RegistrationRefused, match=r"it is doubtful: .*different suffixes"):
-        register(bucket, address)
+        register(bucket, address, described=None)
 
 
 def test_a_file_that_was_not_read_yet_waits_for_the_inventory(bucket: TestBucket) -> None:
@@ -227,7 +227,7 @@ def test_the_inventory_names_the_command_and_the_command_registers(
     done = run("register", address, "--model", "style_1", "--type", "style")
     assert (done.code, "lora-pipeline activate style_1 V7" in done.out) == (Exit.FINE, True)
     again = run("register", address, "--model", "style_1", "--json")
-    assert again.json["versions"] == [{"object": address, "version": "V7", "new": False}]
+    assert again.json["versions"] == [{"object": address, "version": "V7", "model": "style_1", "new": False}]
     assert run("register", "s3://x/y.safetensors", "--model", "style_1").code == Exit.REFUSED
 
     why = run("why", "style_1", "--json").json
@@ -289,3 +289,43 @@ def test_two_commands_with_the_same_files_in_another_order_do_not_wait_for_each_
         done = list(pool.map(lambda order: register(bucket, *order), orders))
     assert sorted(one.new for some in done for one in some) == [False] * 31 + [True] * 29
     assert [version.number for version in versions(bucket)] == list(range(1, 31))
+
+
+def test_copies_of_a_registered_lora_are_its_places_at_once(bucket: TestBucket) -> None:
+    first, copy = bucket.put(KEY, lora(1)), bucket.put("copy.safetensors", lora(1))
+    bucket.take()
+    register(bucket, first)
+    assert set(bucket.standings().values()) == {"attached"}
+    assert {("object", first), ("object", copy)} == names(bucket)
+    assert [review.resolved_at is None for review in bucket.reviews()] == [False]
+
+
+def test_with_a_type_only_the_models_own_key_is_meant(bucket: TestBucket) -> None:
+    address = bucket.put(KEY, lora(1))
+    bucket.take()
+    with bucket.database.begin() as session:
+        described = ModelDescription(model_type="person", user_id="ada")
+        ensure_model(session, "ada-portrait", described, bucket.connections.now())
+    (one,) = register(bucket, address, model="ada", described=ModelDescription(user_id="ada"))
+    assert one.model == "ada"
+
+
+@pytest.mark.parametrize(
+    "described",
+    [ModelDescription(model_type="style"), ModelDescription(model_type="person", user_id="somebody-else")],
+)
+def test_a_model_that_is_otherwise_than_described_gets_nothing(
+    bucket: TestBucket, described: ModelDescription
+) -> None:
+    address = bucket.put(KEY, lora(1))
+    bucket.take()
+    with bucket.database.begin() as session:
+        ensure_model(session, "ada", ModelDescription(model_type="person"), bucket.connections.now())
+    with pytest.raises(RegistrationRefused, match="'ada' is there already"):
+        register(bucket, address, model="ada", described=described)
+    assert versions(bucket) == []
+
+
+def test_a_trigger_word_is_one_line(bucket: TestBucket) -> None:
+    with pytest.raises(RegistrationRefused, match="control characters"):
+        register(bucket, "s3://b/x.safetensors", trigger_word="two\nlines")
