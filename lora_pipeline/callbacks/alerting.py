@@ -6,7 +6,8 @@ import httpx
 
 from lora_pipeline.settings import Settings
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
+"""For each of connecting and answering; with all attempts it is half of what a sensor's tick may take."""
 _ATTEMPTS = 3
 
 

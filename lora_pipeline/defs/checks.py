@@ -56,11 +56,12 @@ def _told(context: dg.SensorEvaluationContext, pipeline: Pipeline, serious: set[
     told = serious & set((context.cursor or "").split(","))
     for name in sorted(serious - told):
         try:
-            alert(pipeline.connections.settings, f"{name}: {_ALERTS[name]}")
+            if alert(pipeline.connections.settings, f"{name}: {_ALERTS[name]}"):
+                told.add(name)
         except AlertNotTaken as error:
             context.log.error(str(error))
-        else:
-            told.add(name)
+            # A chat that hangs takes no other one either, and the evaluations must be in before the tick times out.
+            break
     return told
 
 

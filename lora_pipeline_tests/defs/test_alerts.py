@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 from lora_pipeline.callbacks.alerting import AlertNotTaken, alert
 from lora_pipeline.database.sessions import Database
+from lora_pipeline.database.tables import Callback, UserModel
 from lora_pipeline.definitions import build_defs
 from lora_pipeline.defs.checks import standing_checks_sensor
 from lora_pipeline.defs.inventory import deduplicate
@@ -21,6 +23,9 @@ from lora_pipeline.settings import Settings
 from lora_pipeline_tests.fixtures.http_receiver import PATH, HttpReceiver, receiving
 from lora_pipeline_tests.fixtures.pipeline import add_packed_run
 from lora_pipeline_tests.trainings.steps import set_run
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SECRET = "whsec_" + "c2VjcmV0" * 6
 
 
 @pytest.fixture
@@ -80,6 +85,43 @@ def test_what_nobody_took_is_told_by_the_next_tick(
     assert (cursor, len(chat.taken)) == ("", 3), "tried three times"
     chat.status = 200
     assert tick(resource, cursor) == "stuck_trainings"
+
+
+def test_a_chat_that_takes_nothing_is_not_asked_for_every_check(
+    sqlite_database: Database, store: ObjectStore, chat: HttpReceiver
+) -> None:
+    url = sqlite_database.url.render_as_string(hide_password=False)
+    told = {"callback_url": "https://app.example.com/hook", "callback_secret": SECRET}
+    resource = Pipeline(overrides={"database_url": url, "alert_url": chat.url} | told)
+    set_run(sqlite_database, add_packed_run(sqlite_database, store), state="held", hold_reason="x")
+    with sqlite_database.begin() as session:
+        session.add(
+            Callback(
+                event_id="e1",
+                kind="version.changed",
+                model_id=session.query(UserModel).one().id,
+                payload={"modelId": "m"},
+                created_at=NOW,
+                next_attempt_at=NOW,
+                given_up_at=NOW,
+                attempts=9,
+            )
+        )
+    chat.status = 500
+    assert tick(resource, None) == ""
+    assert len(chat.taken) == 3
+    chat.status = 200
+    assert tick(resource, "") == "stuck_trainings,undelivered_callbacks"
+
+
+def test_what_fails_already_is_told_once_there_is_an_address(
+    sqlite_database: Database, store: ObjectStore, chat: HttpReceiver
+) -> None:
+    set_run(sqlite_database, add_packed_run(sqlite_database, store), state="held", hold_reason="x")
+    url = sqlite_database.url.render_as_string(hide_password=False)
+    cursor = tick(Pipeline(overrides={"database_url": url}), None)
+    tick(pipeline(sqlite_database, chat), cursor)
+    assert len(chat.taken) == 1
 
 
 def failed_run(resource: Pipeline, instance: dg.DagsterInstance) -> Any:
