@@ -43,7 +43,7 @@ CODES = {
     "lora_pipeline.versions.history.TimeNotUnderstood": Exit.WRONG_USE,
     "lora_pipeline.versions.pinning.ChoiceRefused": Exit.REFUSED,
     "lora_pipeline.inventory.sselfie_tables.SourceRefused": Exit.WRONG_USE,
-    "lora_pipeline.inventory.registering.RegistrationRefused": Exit.REFUSED,
+    "lora_pipeline.inventory.named_objects.RegistrationRefused": Exit.REFUSED,
     "lora_pipeline.inventory.plan_store.PlanNotFound": Exit.WRONG_USE,
     "lora_pipeline.inventory.plan_store.PlanRefused": Exit.REFUSED,
     "lora_pipeline.erasure.belongings.UserNotFound": Exit.WRONG_USE,

@@ -7,8 +7,8 @@ until a person activates it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,18 +19,15 @@ from lora_pipeline.connections import Connections
 from lora_pipeline.database.tables import Artifact, AuditEntry, InventoryObject, ModelVersion, UserModel
 from lora_pipeline.identity import (
     IdentityError,
-    ObjectAddress,
     ObjectUrlRules,
-    parse_object_url,
     parse_version_name,
 )
-from lora_pipeline.identity.errors import shown
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
-from lora_pipeline.inventory.attaching import Known, is_current, ref_of, settle, shown_address
+from lora_pipeline.inventory.attaching import Known, ref_of, settle, shown_address
 from lora_pipeline.inventory.back_fill import TOKEN_CLAIM, Standing, claimed_job
 from lora_pipeline.inventory.back_fill_lookup import addresses_in_other_spellings
-from lora_pipeline.inventory.bucket_listing import NULL_VERSION
 from lora_pipeline.inventory.legacy_versions import PROVIDER
+from lora_pipeline.inventory.named_objects import RegistrationRefused, files_at
 from lora_pipeline.inventory.registry_versions import IN_THE_HEADER, THE_MODELS, WHEN_WRITTEN
 from lora_pipeline.inventory.renames import configured_rules
 from lora_pipeline.versions.lookup import find_model
@@ -48,11 +45,7 @@ _KOHYA_NAMES = {
 }
 """Parameter → what kohya's trainer calls it in a file's header."""
 _LONGEST_TRIGGER_WORD = 64
-_LOCKED_AT_ONCE = _SETTLED_AT_ONCE = 500
-
-
-class RegistrationRefused(Exception):
-    """An object cannot become a version; the message says why and what to do. Nothing was registered."""
+_SETTLED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ def register_found(
     now = connections.now()
     with connections.database.begin() as session:
         owner = _model(session, model, described, now)
-        rows, copies = _rows(session, addresses, rules)
+        rows, copies = files_at(session, addresses, rules)
         refs = frozenset(rules.renamed(ref_of(row)) for row in (*rows, *copies))
         known = Known(rules, addresses_in_other_spellings(session, refs, rules), now)
         session.refresh(owner, with_for_update=True)
@@ -128,94 +121,6 @@ def _model(session: Session, text: str, described: ModelDescription | None, now:
             "Leave --type and --user away where it is meant, or give another --model"
         )
     return model
-
-
-def _rows(
-    session: Session, addresses: Sequence[str], rules: ObjectUrlRules
-) -> tuple[list[InventoryObject], list[InventoryObject]]:
-    """The files that the addresses lead to, and unregistered ones of the same content; all of them locked."""
-    named = [_row(session, address, rules) for address in dict.fromkeys(addresses)]
-    locked = _locked(session, {row.id for row in named} | _same_content(session, named))
-    found = [locked.pop(row.id, None) for row in {row.id: row for row in named}.values()]
-    if not all(row is not None and is_current(row) for row in found):
-        raise RegistrationRefused(
-            "a file was overwritten or deleted just now. Look: lora-pipeline inventory --apply"
-        )
-    return named, [row for row in locked.values() if row.state == Standing.UNREGISTERED]
-
-
-def _same_content(session: Session, rows: Sequence[InventoryObject]) -> set[int]:
-    artifacts = sorted({row.artifact_id for row in rows if row.artifact_id is not None})
-    found: set[int] = set()
-    for start in range(0, len(artifacts), _LOCKED_AT_ONCE):
-        statement = select(InventoryObject.id).where(
-            InventoryObject.artifact_id.in_(artifacts[start : start + _LOCKED_AT_ONCE]),
-            InventoryObject.state == Standing.UNREGISTERED.value,
-            InventoryObject.listed,
-        )
-        found |= set(session.scalars(statement))
-    return found
-
-
-def _locked(session: Session, ids: Collection[int]) -> dict[int, InventoryObject]:
-    """In one order: two commands that name the same files would wait for each other for ever."""
-    wanted = sorted(ids)
-    found: dict[int, InventoryObject] = {}
-    for start in range(0, len(wanted), _LOCKED_AT_ONCE):
-        statement = (
-            select(InventoryObject)
-            .where(InventoryObject.id.in_(wanted[start : start + _LOCKED_AT_ONCE]))
-            .order_by(InventoryObject.id)
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-        found |= {row.id: row for row in session.scalars(statement)}
-    return found
-
-
-def _row(session: Session, address: str, rules: ObjectUrlRules) -> InventoryObject:
-    """The file that an address in any spelling leads to."""
-    for place in _places(address, rules):
-        statement = select(InventoryObject).where(
-            InventoryObject.namespace == place.ref.namespace,
-            InventoryObject.bucket == place.ref.bucket,
-            InventoryObject.key == place.ref.key,
-            InventoryObject.listed,
-            InventoryObject.overwritten_at.is_(None),
-            InventoryObject.deleted_at.is_(None),
-        )
-        row = session.scalars(statement).first()
-        if row is None:
-            continue
-        if place.version_id not in (None, row.object_version or NULL_VERSION):
-            raise RegistrationRefused(
-                f"{shown(address)} names another object version than {shown_address(row)}, to which its key leads. "
-                "Only that one can be registered: copy the other one to a key of its own, then: "
-                "lora-pipeline inventory --apply"
-            )
-        return row
-    raise RegistrationRefused(
-        f"the inventory knows no LoRA file at {shown(address)}; expected the address of one that it lists. "
-        "Look: lora-pipeline inventory --apply"
-    )
-
-
-def _places(address: str, rules: ObjectUrlRules) -> list[ObjectAddress]:
-    """Where the address leads: as it is written, and under today's name of a folder that was renamed."""
-    try:
-        parsed = parse_object_url(address, replace(rules, renames=()))
-    except IdentityError as error:
-        raise RegistrationRefused(str(error)) from error
-    if not isinstance(parsed, ObjectAddress):
-        return []
-    meant = [parsed]
-    key, mark, version = parsed.ref.key.rpartition("?versionId=")
-    if mark and key and version and parsed.version_id is None:
-        # As `shown_address` writes it. A key may end like that too, and is asked for first.
-        meant.append(ObjectAddress(replace(parsed.ref, key=key), version))
-    return [
-        replace(one, ref=ref) for one in meant for ref in dict.fromkeys([one.ref, rules.renamed(one.ref)])
-    ]
 
 
 def _register_all(

@@ -86,13 +86,17 @@ def place_of(text: str, rules: ObjectUrlRules | None = None) -> Place | None:
 
 
 def places_meant(text: str, rules: ObjectUrlRules) -> list[Place]:
-    """Every place that an address can mean: today's, that of before a rename, and of `key@version` the object version."""
+    """Every place that an address can mean: today's, that of before a rename, and of `key@version` the object version.
+
+    The inventory shows that as `?versionId=`, which an `s3://` address has no other reading for but a key's end.
+    """
     found = [place_of(text, rules), place_of(text)]
-    head, at, version = text.rpartition("@")
-    if at and "/" not in version:
-        found += [
-            Place(one.ref, version) for one in (place_of(head, rules), place_of(head)) if one is not None
-        ]
+    for mark in ("@", "?versionId=") if text.startswith("s3://") else ("@",):
+        head, at, version = text.rpartition(mark)
+        if at and "/" not in version:
+            found += [
+                Place(one.ref, version) for one in (place_of(head, rules), place_of(head)) if one is not None
+            ]
     return list(dict.fromkeys(place for place in found if place is not None))
 
 

@@ -17,12 +17,14 @@ from lora_pipeline.database.tables import (
     VersionAlias,
 )
 from lora_pipeline.image_sets.models import ModelDescription, ensure_model
+from lora_pipeline.inventory.named_objects import RegistrationRefused
 from lora_pipeline.inventory.registering import (
     Registered,
-    RegistrationRefused,
     header_parameters,
     register_found,
 )
+from lora_pipeline.lineage.finding import find
+from lora_pipeline.lineage.rows import Scope
 from lora_pipeline.versions.lookup import ModelNotFound
 from lora_pipeline_tests.cli.conftest import Run
 from lora_pipeline_tests.inventory.buckets import TestBucket, lora
@@ -329,3 +331,18 @@ def test_a_model_that_is_otherwise_than_described_gets_nothing(
 def test_a_trigger_word_is_one_line(bucket: TestBucket) -> None:
     with pytest.raises(RegistrationRefused, match="control characters"):
         register(bucket, "s3://b/x.safetensors", trigger_word="two\nlines")
+
+
+def test_lineage_takes_the_address_that_the_inventory_shows(bucket: TestBucket) -> None:
+    bucket.keep_versions()
+    bucket.put(KEY, lora(1))
+    bucket.put(KEY, lora(2))
+    (shown,) = [one.address for one in bucket.take().notable]
+    register(bucket, shown)
+    older = shown.replace(bucket.versions[KEY][1], bucket.versions[KEY][0])
+    with bucket.database.read() as session:
+        (current,), (before,) = (find(session, text, Scope()).nodes for text in (shown, older))
+    assert current.endswith(f"@{bucket.versions[KEY][1]}")
+    assert before.endswith(f"@{bucket.versions[KEY][0]}")
+    (again,) = register(bucket, current.removeprefix("object:"))
+    assert (again.object, again.new) == (shown, False)
