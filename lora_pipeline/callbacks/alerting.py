@@ -7,8 +7,7 @@ import httpx
 from lora_pipeline.settings import Settings
 
 TIMEOUT_S = 5.0
-"""For each of connecting and answering; with all attempts it is half of what a sensor's tick may take."""
-_ATTEMPTS = 3
+"""For each of connecting and answering: far less than what a sensor's tick may take. The next tick tries again."""
 
 
 class AlertNotTaken(Exception):
@@ -22,19 +21,20 @@ def alert(settings: Settings, text: str) -> bool:
     """
     if settings.alert_url is None:
         return False
-    trouble = ""
-    with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:
-        for _ in range(_ATTEMPTS):
-            try:
-                # The answer's body says nothing that is needed, and may have no end.
-                with client.stream(
-                    "POST", settings.alert_url.get_secret_value(), json={"text": text}
-                ) as answer:
-                    if answer.is_success:
-                        return True
-                    trouble = f"it answered {answer.status_code}"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                trouble = f"no answer ({type(error).__name__})"
+    try:
+        # The answer's body says nothing that is needed, and may have no end.
+        with httpx.stream(
+            "POST",
+            settings.alert_url.get_secret_value(),
+            json={"text": text},
+            timeout=TIMEOUT_S,
+            follow_redirects=False,
+        ) as answer:
+            if answer.is_success:
+                return True
+            trouble = f"it answered {answer.status_code}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        trouble = f"no answer ({type(error).__name__})"
     raise AlertNotTaken(
         f"the address of LORA_ALERT_URL did not take an alert: {trouble}. The alert was: {text}"
     )

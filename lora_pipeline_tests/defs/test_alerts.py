@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -82,7 +81,7 @@ def test_what_nobody_took_is_told_by_the_next_tick(
     set_run(sqlite_database, add_packed_run(sqlite_database, store), state="held", hold_reason="x")
     chat.status = 500
     cursor = tick(resource, None)
-    assert (cursor, len(chat.taken)) == ("", 3), "tried three times"
+    assert (cursor, len(chat.taken)) == ("", 1)
     chat.status = 200
     assert tick(resource, cursor) == "stuck_trainings"
 
@@ -109,7 +108,7 @@ def test_a_chat_that_takes_nothing_is_not_asked_for_every_check(
         )
     chat.status = 500
     assert tick(resource, None) == ""
-    assert len(chat.taken) == 3
+    assert len(chat.taken) == 1
     chat.status = 200
     assert tick(resource, "") == "stuck_trainings,undelivered_callbacks"
 
@@ -124,32 +123,77 @@ def test_what_fails_already_is_told_once_there_is_an_address(
     assert len(chat.taken) == 1
 
 
-def failed_run(resource: Pipeline, instance: dg.DagsterInstance) -> Any:
+def failed_run(resource: Pipeline, instance: dg.DagsterInstance) -> str:
+    """The id of a run that failed."""
     config = {"ops": {"deduplicate_registry": {"config": {"plan": "no-such-plan"}}}}
     return deduplicate.execute_in_process(
         run_config=config, resources={"pipeline": resource}, instance=instance, raise_on_error=False
-    )
+    ).run_id
 
 
-def test_a_run_that_fails_is_told_with_its_job_and_where_to_look(
+def look_at_runs(
+    resource: Pipeline, chat: HttpReceiver, instance: dg.DagsterInstance, cursor: str | None
+) -> str:
+    """One tick of the sensor; its cursor."""
+    definitions = build_defs({"pipeline": resource}, Settings(alert_url=SecretStr(chat.url)))
+    repository = definitions.get_repository_def()
+    with dg.build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        repository_def=repository,
+        resources={"pipeline": resource},
+    ) as context:
+        result = repository.get_sensor_def("run_failure_alert")(context)
+    assert isinstance(result, dg.SensorResult)
+    return result.cursor or ""
+
+
+def test_runs_that_fail_are_told_once_with_their_job_and_where_to_look(
     sqlite_database: Database, chat: HttpReceiver
 ) -> None:
     resource = pipeline(sqlite_database, chat)
-    repository = build_defs({"pipeline": resource}, Settings(alert_url=SecretStr(chat.url)))
-    sensor = repository.get_repository_def().get_sensor_def("run_failure_alert")
     with dg.DagsterInstance.ephemeral() as instance:
-        ended = failed_run(resource, instance)
-        context = dg.build_run_status_sensor_context(
-            sensor_name="run_failure_alert",
-            dagster_event=ended.get_run_failure_event(),
-            dagster_instance=instance,
-            dagster_run=ended.dagster_run,
-            resources={"pipeline": resource},
-        ).for_run_failure()
-        sensor(context)
-    assert chat.taken == [
-        {"text": f"deduplicate failed in deduplicate_registry: run {ended.dagster_run.run_id}"}
-    ]
+        failed_run(resource, instance)
+        cursor = look_at_runs(resource, chat, instance, None)
+        assert chat.taken == [], "it failed before anybody looked"
+        runs = [failed_run(resource, instance) for _ in range(2)]
+        cursor = look_at_runs(resource, chat, instance, cursor)
+        assert chat.taken[0]["text"].splitlines() == [f"deduplicate failed: run {run}" for run in runs]
+        instance.add_run_tags(runs[0], {"somebody": "looked at it"})
+        cursor = look_at_runs(resource, chat, instance, cursor)
+        assert len(chat.taken) == 1
+
+
+def test_a_failed_run_that_nobody_took_is_told_by_the_next_tick(
+    sqlite_database: Database, chat: HttpReceiver
+) -> None:
+    resource = pipeline(sqlite_database, chat)
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = look_at_runs(resource, chat, instance, None)
+        run = failed_run(resource, instance)
+        chat.status = 503
+        with pytest.raises(AlertNotTaken, match="answered 503"):
+            look_at_runs(resource, chat, instance, cursor)
+        chat.status = 200
+        look_at_runs(resource, chat, instance, cursor)
+    assert chat.taken[-1] == {"text": f"deduplicate failed: run {run}"}
+
+
+def test_runs_of_other_projects_are_not_told(sqlite_database: Database, chat: HttpReceiver) -> None:
+    @dg.op
+    def fail() -> None:
+        raise ValueError
+
+    @dg.job
+    def somebody_elses() -> None:
+        fail()
+
+    resource = pipeline(sqlite_database, chat)
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = look_at_runs(resource, chat, instance, None)
+        somebody_elses.execute_in_process(instance=instance, raise_on_error=False)
+        look_at_runs(resource, chat, instance, cursor)
+    assert chat.taken == []
 
 
 def test_without_an_address_nobody_is_told_and_there_is_no_sensor() -> None:
