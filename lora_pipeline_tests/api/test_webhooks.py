@@ -25,7 +25,7 @@ from lora_pipeline.settings import Settings
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.simulator.webhooks import FOREIGN_SECRET, signature
 from lora_pipeline.trainings.submission import Submission, submit_training
-from lora_pipeline.trainings.webhooks import MAX_BODY_BYTES, SigningSecret
+from lora_pipeline.trainings.webhooks import MAX_BODY_BYTES
 from lora_pipeline_tests.fixtures.pipeline import Clock, add_packed_run, run_row
 from lora_pipeline_tests.trainings.steps import RULES, follow, job_of, state_of
 
@@ -291,19 +291,3 @@ def test_a_delivery_is_answered_while_the_provider_does_not_answer_us(
     started = time.monotonic()
     assert httpx.post(hook, content=body, headers=headers).status_code == 200
     assert time.monotonic() - started < 1.5
-
-
-def test_forgers_cannot_make_us_ask_for_the_secret_again_and_again() -> None:
-    asked, now = [], 1000.0
-
-    def ask() -> str:
-        asked.append(now)
-        return f"secret {len(asked)}"
-
-    secret = SigningSecret(ask, monotonic=lambda: now)
-    assert secret.current() == "secret 1"
-    assert [secret.changed() for _ in range(5)] == [None] * 5
-    now += 300
-    assert [secret.changed() for _ in range(3)] == ["secret 2", None, None]
-    assert secret.current() == "secret 2"
-    assert asked == [1000.0, 1300.0]

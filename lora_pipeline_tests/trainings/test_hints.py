@@ -22,7 +22,7 @@ from lora_pipeline.trainings.finishing import follow_and_find_work
 from lora_pipeline.trainings.hints import handle_hints, worth_asking
 from lora_pipeline.trainings.lifecycle import TrainingState, next_state
 from lora_pipeline.trainings.webhooks import Delivery, SigningSecret, store_delivery
-from lora_pipeline_tests.fixtures.pipeline import Clock
+from lora_pipeline_tests.fixtures.pipeline import Clock, add_packed_run
 from lora_pipeline_tests.trainings.steps import job_of, set_run, state_of, submitted_run
 
 JOB_STATES = {
@@ -64,6 +64,16 @@ def test_a_hint_is_checked_with_the_provider_and_not_believed(
     report = handle_hints(database, provider, clock, 10)
     assert (report.handled, report.asked, report.moved) == (1, 1, ())
     assert (state_of(database, run_id), waiting(database)) == ("submitted", 0)
+
+
+def test_hints_of_another_provider_are_left_to_its_own_tick(
+    database: Database, store: ObjectStore, provider: ReplicateProvider, clock: Clock
+) -> None:
+    add_packed_run(database, store, provider="runpod", state="running", training_id="job-u1")
+    assert store_delivery(database, "runpod", Delivery("msg_1", "job-u1", "COMPLETED", "0" * 64), clock())
+    report = handle_hints(database, provider, clock, 10)
+    assert (report.handled, report.asked, report.unknown) == (0, 0, ())
+    assert waiting(database) == 1
 
 
 def test_many_hints_about_one_training_are_one_question(
