@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from lora_pipeline.database.sessions import Database
-from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion
+from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, ReviewItem
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.providers.replicate import ReplicateProvider
 from lora_pipeline.simulator.running import RunningSimulator
 from lora_pipeline.trainings.cancelling import Cancel, CancelResult, cancel_training, send_due_cancels
 from lora_pipeline.trainings.finalisation import Finalisation, finalise_training
+from lora_pipeline.trainings.late_landings import SECOND_TRAINING, cancel_second_trainings
 from lora_pipeline.trainings.listing import TrainingNotFound
 from lora_pipeline.trainings.submission import Submission, submit_training
 from lora_pipeline_tests.fixtures.pipeline import Clock, add_packed_run, model_row, run_row
@@ -49,6 +50,19 @@ def test_a_cancel_is_asked_of_the_provider_that_has_the_training_alone(
     done = send_due_cancels(database, provider, clock, 10)
     assert (done.asked, done.ended, done.errors) == (0, (), ())
     assert run_row(database, run_id).state == state
+
+
+def test_a_second_training_is_ended_at_the_provider_that_has_it_alone(
+    database: Database, store: ObjectStore, provider: ReplicateProvider, clock: Clock
+) -> None:
+    """Elsewhere it is unknown, which would pass for its end while it still bills."""
+    run_id = add_packed_run(database, store, provider="runpod", state="running", training_id="job-1")
+    details = {"run": run_id, "second_job": "job-2"}
+    with database.begin() as session:
+        session.add(ReviewItem(kind=SECOND_TRAINING, subject="job-2", details=details, created_at=clock()))
+    assert cancel_second_trainings(database, provider, clock, 10).asked == 0
+    with database.read() as session:
+        assert session.query(ReviewItem).one().resolved_at is None
 
 
 def test_a_training_that_was_not_sent_ends_at_once_and_is_never_sent(
