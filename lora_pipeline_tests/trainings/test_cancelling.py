@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lora_pipeline.connections import Connections
 from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import Activation, AuditEntry, ModelVersion, ReviewItem
 from lora_pipeline.objects import ObjectStore
@@ -17,6 +18,7 @@ from lora_pipeline.trainings.finalisation import Finalisation, finalise_training
 from lora_pipeline.trainings.late_landings import SECOND_TRAINING, cancel_second_trainings
 from lora_pipeline.trainings.listing import TrainingNotFound
 from lora_pipeline.trainings.submission import Submission, submit_training
+from lora_pipeline.trainings.tending import ask_for_cancels
 from lora_pipeline_tests.fixtures.pipeline import Clock, add_packed_run, model_row, run_row
 from lora_pipeline_tests.trainings.steps import (
     FINALISE,
@@ -63,6 +65,22 @@ def test_a_second_training_is_ended_at_the_provider_that_has_it_alone(
     assert cancel_second_trainings(database, provider, clock, 10).asked == 0
     with database.read() as session:
         assert session.query(ReviewItem).one().resolved_at is None
+
+
+def test_while_observing_a_tick_asks_for_no_cancel(
+    connections: Connections, simulator: RunningSimulator, clock: Clock
+) -> None:
+    """It was wished before, and is the other system's now."""
+    connections.settings.observe = True
+    database = connections.database
+    run_id = add_packed_run(
+        database, connections.store, state="running", training_id="job-1", cancel_requested_at=clock()
+    )
+    before = simulator.requests()
+    cancels, seconds = ask_for_cancels(connections, connections.replicate, connections.now())
+    assert (cancels.asked, seconds.asked) == (0, 0)
+    assert simulator.requests() == before
+    assert run_row(database, run_id).state == "running"
 
 
 def test_a_training_that_was_not_sent_ends_at_once_and_is_never_sent(
