@@ -20,7 +20,7 @@ from lora_pipeline.defs.resources import Pipeline
 from lora_pipeline.objects import ObjectStore
 from lora_pipeline.settings import Settings
 from lora_pipeline_tests.fixtures.http_receiver import PATH, HttpReceiver, receiving
-from lora_pipeline_tests.fixtures.pipeline import add_packed_run
+from lora_pipeline_tests.fixtures.pipeline import add_model, add_packed_run
 from lora_pipeline_tests.trainings.steps import set_run
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -34,9 +34,9 @@ def chat() -> Iterator[HttpReceiver]:
         yield found
 
 
-def pipeline(database: Database, chat: HttpReceiver) -> Pipeline:
+def pipeline(database: Database, chat: HttpReceiver, **more: str) -> Pipeline:
     url = database.url.render_as_string(hide_password=False)
-    return Pipeline(overrides={"database_url": url, "alert_url": chat.url})
+    return Pipeline(overrides={"database_url": url, "alert_url": chat.url, **more})
 
 
 def tick(resource: Pipeline, cursor: str | None) -> str:
@@ -72,6 +72,29 @@ def test_a_check_that_begins_to_fail_is_told_once_and_again_after_it_was_well(
     set_run(sqlite_database, run_id, state="held", hold_reason="again")
     tick(resource, cursor)
     assert len(chat.taken) == 2
+
+
+def test_a_callback_that_fails_is_told_once_it_is_given_up(
+    sqlite_database: Database, chat: HttpReceiver
+) -> None:
+    resource = pipeline(sqlite_database, chat, callback_url="https://app.example/hooks")
+    now = datetime.now(UTC)
+    row = Callback(
+        event_id="evt_1",
+        kind="training.failed",
+        model_id=add_model(sqlite_database),
+        payload={"modelId": "user-50c"},
+        attempts=1,
+        created_at=now,
+        next_attempt_at=now,
+    )
+    with sqlite_database.begin() as session:
+        session.add(row)
+    assert (tick(resource, None), chat.taken) == ("", [])
+    with sqlite_database.begin() as session:
+        session.get_one(Callback, row.id).given_up_at = now
+    assert tick(resource, "") == "undelivered_callbacks"
+    assert len(chat.taken) == 1
 
 
 def test_what_nobody_took_is_told_by_the_next_tick(
