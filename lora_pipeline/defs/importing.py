@@ -1,8 +1,9 @@
 """Loading an older system in Dagster, beside the command line. Counts alone enter Dagster's storage: folders and rows name people."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -23,27 +24,33 @@ class ImportConfig(dg.Config):
     """Load. Otherwise the run only says what would be loaded, and which defects there are."""
 
 
+class _Found(NamedTuple):
+    counts: Mapping[str, int]
+    defects: Counter[str]
+    is_incomplete: bool
+
+
 @dg.op
 def import_older_system(context: dg.OpExecutionContext, config: ImportConfig, pipeline: Pipeline) -> None:
     """Plan, or load."""
     if bool(config.training_versions) == config.sselfie:
         raise dg.Failure("give either training_versions or sselfie", allow_retries=False)
     if config.training_versions:
-        counts, kinds = _from_files(pipeline, Path(config.training_versions), apply=config.apply)
+        found = _from_files(pipeline, Path(config.training_versions), apply=config.apply)
         command = "lora-pipeline import training-versions DIR"
     else:
-        counts, kinds = _from_tables(pipeline, apply=config.apply)
+        found = _from_tables(pipeline, apply=config.apply)
         command = "lora-pipeline import sselfie URL"
-    defects = Counter(kinds)
-    context.add_output_metadata(
-        {
-            "applied": config.apply,
-            **counts,
-            **{f"defect: {kind}": count for kind, count in defects.most_common()},
-            "every defect": dg.MetadataValue.md(f"`{command}`"),
-        }
-    )
-    context.log.info("%s defects in all; each of them: %s", defects.total(), command)
+    metadata: dict[str, Any] = {
+        "applied": config.apply,
+        **found.counts,
+        **{f"defect: {kind}": count for kind, count in found.defects.most_common()},
+        "every defect": dg.MetadataValue.md(f"`{command}`"),
+    }
+    if found.is_incomplete:
+        # What could be loaded is loaded; like the command's exit code, the run's end tells that not all of it was.
+        raise dg.Failure(f"not everything could be read; see what: {command}", metadata, allow_retries=False)
+    context.add_output_metadata(metadata)
 
 
 @dg.job(tags=_MAX_RUNTIME, executor_def=dg.in_process_executor)
@@ -52,7 +59,7 @@ def import_legacy() -> None:
     import_older_system()
 
 
-def _from_files(pipeline: Pipeline, folder: Path, *, apply: bool) -> tuple[Mapping[str, int], Iterable[str]]:
+def _from_files(pipeline: Pipeline, folder: Path, *, apply: bool) -> _Found:
     from lora_pipeline.inventory.legacy_import import import_tree
     from lora_pipeline.inventory.renames import configured_rules
 
@@ -72,10 +79,10 @@ def _from_files(pipeline: Pipeline, folder: Path, *, apply: bool) -> tuple[Mappi
         "known already": report.versions_known + report.runs_known,
         "left out": report.left_out,
     }
-    return counts, (defect.kind for _, defect in report.defects)
+    return _Found(counts, Counter(defect.kind for _, defect in report.defects), report.incomplete)
 
 
-def _from_tables(pipeline: Pipeline, *, apply: bool) -> tuple[Mapping[str, int], Iterable[str]]:
+def _from_tables(pipeline: Pipeline, *, apply: bool) -> _Found:
     from lora_pipeline.inventory.sselfie_import import import_selfie
     from lora_pipeline.inventory.sselfie_tables import read_tables
 
@@ -99,7 +106,7 @@ def _from_tables(pipeline: Pipeline, *, apply: bool) -> tuple[Mapping[str, int],
         "left out": report.left_out,
         "for a person": len(report.untrusted),
     }
-    return counts, (defect.kind for defect in report.defects)
+    return _Found(counts, Counter(defect.kind for defect in report.defects), report.left_out > 0)
 
 
 IMPORT_JOBS = [import_legacy]

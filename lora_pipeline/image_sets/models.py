@@ -98,6 +98,14 @@ def ensure_model(
     )
 
 
+def take_trigger_word(session: Session, model: UserModel, word: str) -> None:
+    """Give a new model the word that its LoRAs were trained on, where no other has it: prompts are written with it."""
+    taken = select(UserModel.id).where(UserModel.trigger_word == word, UserModel.id != model.id)
+    if session.scalars(taken).first() is None:
+        model.trigger_word = word
+        session.flush()
+
+
 def _own_user_id(model_key: str) -> str:
     """The user of a model whose description names none. User ids are shorter than model keys may be."""
     if len(model_key) <= _USER_ID_LENGTH:

@@ -19,7 +19,7 @@ from lora_pipeline.database.sessions import Database
 from lora_pipeline.database.tables import ModelVersion, UserModel
 from lora_pipeline.erasure.names import Name, erased
 from lora_pipeline.identity import ObjectUrlRules
-from lora_pipeline.image_sets.models import ModelDescription, ensure_model, erased_says
+from lora_pipeline.image_sets.models import ModelDescription, ensure_model, erased_says, take_trigger_word
 from lora_pipeline.inventory.entries import Addresses, address_of, has_id
 from lora_pipeline.inventory.entry_defects import Defect, entry_defects, written_times
 from lora_pipeline.inventory.import_journal import ImportJournal, kept_versions
@@ -246,10 +246,8 @@ def _duplicate_defects(plan: FilePlan, reviews: Iterable[Review]) -> Iterator[De
 
 
 def _keep_trigger_word(session: Session, model: UserModel, entries: list[ImportedEntry]) -> None:
-    """The trigger word of the newest training, where no other model has it: prompts are written with it."""
+    """The trigger word of the newest training."""
     words = (entry.trigger_word for entry in reversed(entries) if entry.status == "completed")
     word = next(filter(None, words), None)
-    taken = select(UserModel.id).where(UserModel.trigger_word == word, UserModel.id != model.id)
-    if word is not None and session.scalars(taken).first() is None:
-        model.trigger_word = word
-        session.flush()
+    if word is not None:
+        take_trigger_word(session, model, word)

@@ -22,7 +22,7 @@ from lora_pipeline.identity import (
     ObjectUrlRules,
     parse_version_name,
 )
-from lora_pipeline.image_sets.models import ModelDescription, ensure_model
+from lora_pipeline.image_sets.models import ModelDescription, ensure_model, take_trigger_word
 from lora_pipeline.inventory.attaching import Known, ref_of, settle, shown_address
 from lora_pipeline.inventory.back_fill import TOKEN_CLAIM, Standing, claimed_job
 from lora_pipeline.inventory.back_fill_lookup import addresses_in_other_spellings
@@ -81,7 +81,7 @@ def register_found(
     rules = configured_rules(connections.settings)
     now = connections.now()
     with connections.database.begin() as session:
-        owner = _model(session, model, described, now)
+        owner = _model(session, model, described, trigger_word, now)
         rows, copies = files_at(session, addresses, rules)
         refs = frozenset(rules.renamed(ref_of(row)) for row in (*rows, *copies))
         known = Known(rules, addresses_in_other_spellings(session, refs, rules), now)
@@ -109,11 +109,16 @@ def _check_trigger_word(word: str) -> None:
         raise RegistrationRefused("got a trigger word with control characters; expected one line of text")
 
 
-def _model(session: Session, text: str, described: ModelDescription | None, now: datetime) -> UserModel:
+def _model(
+    session: Session, text: str, described: ModelDescription | None, trigger_word: str | None, now: datetime
+) -> UserModel:
     if described is None:
         return find_model(session, text)
     # Only its key: a user of that name may have other models.
+    known = session.scalars(select(UserModel.id).where(UserModel.model_key == text)).first()
     model = ensure_model(session, text, described, now)
+    if known is None and trigger_word is not None:
+        take_trigger_word(session, model, trigger_word.strip())
     others = described.user_id not in (None, model.user_id)
     if others or described.model_type != model.model_type:
         raise RegistrationRefused(

@@ -69,6 +69,19 @@ def test_files_are_planned_then_loaded_and_nobody_is_named(
     assert told(result)["known already"] == 1
 
 
+def test_a_file_that_cannot_be_read_fails_the_run_and_the_others_are_loaded(
+    run: Any, sqlite_database: Database, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    write(tree / "actors" / "0006_a" / "training_versions.json", {"versions": [WEBHOOK_ENTRY]})
+    (tree / "actors" / "0007_b").mkdir()
+    (tree / "actors" / "0007_b" / "training_versions.json").write_text("[")
+    result, kept = run({"training_versions": str(tree), "apply": True})
+    assert not result.success
+    assert "not everything could be read" in kept
+    assert versions(sqlite_database) == 1
+
+
 def test_tables_are_loaded_from_the_database_of_the_setting(
     run: Any, sqlite_database: Database, tmp_path: Path
 ) -> None:

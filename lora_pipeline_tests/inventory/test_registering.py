@@ -114,6 +114,8 @@ def test_the_job_in_the_metadata_and_the_given_trigger_word_are_the_versions(buc
     register(bucket, address, trigger_word="inkstyle")
     (version,) = versions(bucket)
     assert (version.trigger_word, version.provider) == ("inkstyle", "runpod")
+    with bucket.database.read() as session:
+        assert session.query(UserModel).one().trigger_word == "inkstyle", "a retrain goes on with it"
     assert ("training_id", f"runpod:{JOB}") in names(bucket)
 
 
