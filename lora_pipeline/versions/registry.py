@@ -20,6 +20,7 @@ from lora_pipeline.database.tables import (
 )
 from lora_pipeline.identity import VersionRef
 from lora_pipeline.versions.artifacts import keep_artifact, keep_location, place_of
+from lora_pipeline.versions.merged_away import still_stands
 from lora_pipeline.versions.weights import VerifiedWeights
 
 
@@ -48,16 +49,19 @@ def register_version(
 ) -> ModelVersion:
     """The version of a succeeded run: made once, found again on every repetition.
 
-    `provider_version` is None where the provider keeps no versions. One that a sync brought in before its run was known is completed. Raises VersionTaken where another run or
-    model has it. The caller has locked the model, so that two finalisations cannot give out one number.
+    `provider_version` is None where the provider keeps no versions. One that a sync brought in, or that a person
+    registered, before its run was known is completed. Raises VersionTaken where another run or model has it. The caller
+    has locked the model, so that two finalisations cannot give out one number.
     """
     known = session.scalars(select(ModelVersion).where(ModelVersion.training_run_id == run.id)).one_or_none()
     if known is not None:
         return known
-    version = _brought_in(session, run, provider_version) or ModelVersion(
-        model_id=model.id, number=next_number(session, model.id), created_at=now
-    )
     artifact = _artifact(session, archived, now)
+    version = (
+        _brought_in(session, run, provider_version)
+        or _registered_by_hand(session, model, artifact)
+        or ModelVersion(model_id=model.id, number=next_number(session, model.id), created_at=now)
+    )
     version.artifact_id = artifact.id
     version.training_run_id = run.id
     version.provider = run.provider
@@ -102,6 +106,18 @@ def _brought_in(
             f"training run {version.training_run_id}; expected a version of this training alone"
         )
     return version
+
+
+def _registered_by_hand(session: Session, model: UserModel, artifact: Artifact) -> ModelVersion | None:
+    """The model's version of this content that no training is known of, if there is one: it is the same LoRA."""
+    statement = select(ModelVersion).where(
+        ModelVersion.model_id == model.id,
+        ModelVersion.artifact_id == artifact.id,
+        ModelVersion.training_run_id.is_(None),
+        ModelVersion.provider_version.is_(None),
+        still_stands(),
+    )
+    return session.scalars(statement.order_by(ModelVersion.id).limit(1)).first()
 
 
 def attach_weights(

@@ -26,6 +26,8 @@ from lora_pipeline.database.tables import (
 )
 from lora_pipeline.definitions import build_defs
 from lora_pipeline.defs.resources import Pipeline
+from lora_pipeline.inventory.bucket_inventory import take_inventory
+from lora_pipeline.inventory.registering import register_found
 from lora_pipeline.settings import Settings, SettingsError
 from lora_pipeline.trainings.deciding import DecisionRefused, adopt_training, resubmit_training
 from lora_pipeline.trainings.finishing import finalise_succeeded, follow_and_find_work
@@ -167,6 +169,24 @@ def test_a_style_goes_from_photographs_to_a_served_version(house_anywhere: House
         events = {(event.asset_key, event.event_id) for event in session.query(OutboxEvent)}
     assert ("runpod_training", f"training:{run.id}:submitted") in events
     assert ("trained_lora", f"lora:{run.id}") in events
+
+
+def test_a_lora_that_was_registered_by_hand_meanwhile_stays_one_version(house_anywhere: House) -> None:
+    house = house_anywhere
+    run = house.submit()
+    house.advance(hours=2)
+    store = house.connections.store
+    (left,) = [info.key for info in store.list("trained")]
+    # A copy without what the worker wrote into the object's metadata.
+    store.put_bytes("loras/found/style_1_vV4.safetensors", store.get_bytes(left))
+    take_inventory(house.connections)
+    address = store.address("loras/found/style_1_vV4.safetensors")
+    register_found(house.connections, KEY, [address], actor="cli:ops")
+
+    assert house.tick().state == "finalised"
+    version = house.version()
+    assert (version.number, version.training_run_id, version.parameters) == (4, run.id, run.parameters)
+    assert resolve(house.connections, KEY).version == 4
 
 
 def test_a_version_from_runpod_goes_by_its_job_and_by_its_object(house: House) -> None:
