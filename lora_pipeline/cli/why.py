@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lora_pipeline.versions.why import Why
 
 _COLOURS = {"Up to Date": "green", "Needs Sync": "yellow", "Error": "red"}
+_SIDE_BY_SIDE = 120
+"""Columns of a terminal."""
 
 
 @click.command()
@@ -45,20 +47,22 @@ def _show(answer: Why) -> None:
     colour = _COLOURS.get(word, "blue")
     title = Text.assemble(f"{answer.model_key}  ", (word, f"bold {colour}"), f"  {answer.drift.verdict}")
     screen.print(Panel(Text(answer.drift.detail), title=title, title_align="left", box=box.ROUNDED))
-    sides = Table.grid(expand=True, padding=(0, 1))
-    for _ in range(3):
-        sides.add_column(ratio=1)
-    sides.add_row(
-        *(
-            Panel(_facts(facts), title=name, title_align="left", box=box.ROUNDED)
-            for name, facts in (
-                ("registry", answer.registry),
-                ("provider", answer.provider),
-                ("bucket", answer.bucket),
-            )
+    sides = [
+        Panel(_facts(facts), title=name, title_align="left", box=box.ROUNDED)
+        for name, facts in (
+            ("registry", answer.registry),
+            ("provider", answer.provider),
+            ("bucket", answer.bucket),
         )
-    )
-    screen.print(sides)
+    ]
+    # Where ids and addresses do not fit beside each other, one below the other.
+    rows = [sides] if screen.width >= _SIDE_BY_SIDE else [[side] for side in sides]
+    grid = Table.grid(expand=True, padding=(0, 1))
+    for _ in rows[0]:
+        grid.add_column(ratio=1)
+    for row in rows:
+        grid.add_row(*row)
+    screen.print(grid)
     screen.print(Text(answer.guide, style="bold"))
     for number, text in enumerate(answer.advice, 1):
         screen.print(Text(f"  {number}. {text}"))

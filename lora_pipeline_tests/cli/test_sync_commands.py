@@ -58,6 +58,17 @@ def test_the_worked_example_from_drift_to_up_to_date(
     assert run("why", KEY, "--json").json["verdict"] == "up_to_date"
 
 
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_why_breaks_no_address_whatever_the_terminals_width(
+    run: Run, connections: Connections, behind: list[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = run("why", KEY).out
+    assert f"modelName      {KEY}" in shown
+    assert behind[0].partition(":")[0] in shown
+    assert len(shown.splitlines()[3]) <= int(columns)
+
+
 def test_a_bulk_sync_plans_first_and_acts_with_apply(
     run: Run, connections: Connections, behind: list[str]
 ) -> None:
